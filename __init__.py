@@ -1,0 +1,17 @@
+"""ComfyUI-FirstFrame: one picture becomes the first frame of a video, on the user's own UNet model."""
+from comfy_api.latest import ComfyExtension
+
+from .nodes.frames import PictureToFrames
+from .nodes.pilife import I2VZero, PCFAPatch
+
+WEB_DIRECTORY = "./web"
+NODES = [PictureToFrames, PCFAPatch, I2VZero]
+
+
+class FirstFrame(ComfyExtension):
+    async def get_node_list(self):
+        return NODES
+
+
+async def comfy_entrypoint():
+    return FirstFrame()

@@ -1,0 +1,1 @@
+"""What happens inside the UNet's attention, one idea a file."""

@@ -1,0 +1,146 @@
+"""Cross-frame attention: frame t's queries meet the keys and values of a set of frames (PiLife Eq. 15).
+
+K and V are projected once per frame by the host's own layers and then gathered, never projected per pair. What
+changes is the self-attention (attn1) of the chosen stages; everything else in the block stays the host's.
+
+Axes: c clips (conditionings x videos), f frames, r the rest that another pack may have split off the tokens
+(HyperTile's tiles), n tokens, d channels.
+"""
+import itertools
+from collections.abc import Callable
+
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer, optimized_attention
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.patcher_extension import WrappersMP
+
+from . import frames as frame_batch
+from .pcfa import Plan
+
+STAGES = ("input", "middle", "output")
+_ids = itertools.count()
+
+
+def groups(plan: Plan) -> list[tuple[list[int], list[list[int]]]]:
+    """(positions, the positions each attends to), gathered by the size of the set: no set is padded."""
+    by_size = {}
+    for position, sources in enumerate(plan):
+        positions, table = by_size.setdefault(len(sources), ([], []))
+        positions.append(position)
+        table.append(list(sources))
+    return [by_size[size] for size in sorted(by_size)]
+
+
+def gather(kv: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+    """Keys or values [c,f,r,n,d] of the frames in sources [g,s], side by side along the tokens -> [c*g*r, s*n, d]."""
+    c, _, r, n, d = kv.shape
+    g, s = sources.shape
+    picked = kv.index_select(1, sources.flatten()).view(c, g, s, r, n, d)
+    return picked.transpose(2, 3).reshape(c * g * r, s * n, d)
+
+
+def cross_frame_attention(q, k, v, eo: dict, clips: int, plan, attention: Callable) -> torch.Tensor:
+    """Eq. 15 for q, k, v [c*f*r, n, d] after their projections. plan: `groups` as tensors. attention(q, k, v, eo) -> out."""
+    f = sum(len(positions) for positions, _ in plan)
+    q, k, v = (t.unflatten(0, (clips, f, -1)) for t in (q, k, v))
+    out = None
+    for positions, sources in plan:
+        whole = len(positions) == f
+        part = (q if whole else q.index_select(1, positions)).flatten(0, 2)
+        seen = dict(eo, sigmas=eo["sigmas"][: len(positions)]) if "sigmas" in eo else eo
+        part = attention(part, gather(k, sources), gather(v, sources), seen).unflatten(0, (clips, len(positions), -1))
+        if whole:
+            return part.flatten(0, 2)
+        if out is None:
+            out = part.new_empty((clips, f) + part.shape[2:])
+        out.index_copy_(1, positions, part)
+    return out.flatten(0, 2)
+
+
+def host_attention(q, k, v, eo: dict) -> torch.Tensor:
+    """What the host's block would call itself."""
+    return optimized_attention(q, k, v, eo["n_heads"], attn_precision=eo["attn_precision"], transformer_options=eo)
+
+
+def transformer_blocks(unet, stages) -> list[tuple[str, int]]:
+    """Addresses (stage, number) of the UNet's blocks with spatial transformers, in the stages asked for."""
+    lists = {"input": unet.input_blocks, "middle": [unet.middle_block], "output": unet.output_blocks}
+    return [(stage, i) for stage in STAGES if stage in stages for i, block in enumerate(lists[stage])
+            if any(isinstance(layer, SpatialTransformer) for layer in block)]
+
+
+def check_model(model, who: str) -> None:
+    """Raises ValueError unless the model is an image UNet whose frames lie along the batch."""
+    unet = model.get_model_object("diffusion_model")
+    if not isinstance(unet, UNetModel):
+        raise ValueError(
+            f"{who} changes the self-attention of an SD1.5- or SDXL-type UNet, got {type(model.model).__name__} "
+            f"({type(unet).__name__}). Load such a checkpoint in Load Checkpoint."
+        )
+    if any(isinstance(layer, SpatialVideoTransformer) for layer in unet.modules()):
+        raise ValueError(
+            f"{who} needs an image UNet (SD1.5, SDXL), got the video model {type(model.model).__name__}, "
+            f"which relates its frames itself. Load an image checkpoint in Load Checkpoint."
+        )
+
+
+def patch(model, choose: Callable[[frame_batch.FrameBatch, int], Plan], who: str, *, frames=0, start_percent=0.0, end_percent=1.0, stages=STAGES):
+    """A clone of `model` whose attn1 follows `choose(FrameBatch, step) -> Plan` within the range; ValueError as in check_model.
+
+    step counts the entries of the run's sigmas from 0. An empty range or no stage returns an unchanged clone.
+    """
+    check_model(model, who)
+    m = model.clone()
+    sampling = m.get_model_object("model_sampling")
+    sigma_start, sigma_end = float(sampling.percent_to_sigma(start_percent)), float(sampling.percent_to_sigma(end_percent))
+    if start_percent >= end_percent or not stages:
+        return m
+    key = f"firstframe_cross_frame_{next(_ids)}"
+
+    def check(executor, noise, latent_image, *args, **kwargs):
+        frame_batch.check_frames(noise.shape[0], frames, who)
+        frame_batch.check_finite(latent_image, who)
+        return executor(noise, latent_image, *args, **kwargs)
+
+    def plan_call(executor, x, timesteps, context=None, y=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
+        sigma, step = current_step(transformer_options)
+        if sigma is None or sigma_end <= sigma <= sigma_start:
+            batch = frame_batch.read(transformer_options, x.shape[0], frames)
+            plan = [tuple(torch.tensor(t, device=x.device) for t in group) for group in groups(choose(batch, step))]
+            transformer_options = {**transformer_options, key: (batch.clips, plan)}
+        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+
+    def owner(attention):
+        def attn1(q, k, v, eo):
+            call = eo.get(key)
+            return attention(q, k, v, eo) if call is None else cross_frame_attention(q, k, v, eo, *call, attention)
+
+        attn1.firstframe_owner = who
+        return attn1
+
+    slots = m.model_options["transformer_options"].get("patches_replace", {}).get("attn1", {})
+    for stage, number in transformer_blocks(m.get_model_object("diffusion_model"), stages):
+        # (stage, number) is where stock nodes such as PAG put theirs; a longer address of another pack would hide ours
+        for address in [(stage, number), *(a for a in slots if len(a) == 3 and a[:2] == (stage, number))]:
+            previous = slots.get(address, host_attention)
+            if hasattr(previous, "firstframe_owner"):
+                raise ValueError(
+                    f"{who}: the {stage} blocks of this MODEL already have cross-frame attention from {previous.firstframe_owner}. "
+                    f"Remove one of the two nodes, or choose other stages."
+                )
+            m.set_model_attn1_replace(owner(previous), *address)
+    m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, check)
+    m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, plan_call)
+    return m
+
+
+def current_step(transformer_options: dict) -> tuple[float | None, int]:
+    """(sigma, index of the nearest entry of the run's sigmas) of this call; (None, 0) when nobody samples.
+
+    Reads one number back from the device per model call, as the host's own check of timestep ranges does.
+    """
+    if "sigmas" not in transformer_options:
+        return None, 0
+    sigma = float(transformer_options["sigmas"][0])
+    schedule = transformer_options.get("sample_sigmas")
+    return sigma, 0 if schedule is None else int((schedule - sigma).abs().argmin())

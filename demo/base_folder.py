@@ -1,0 +1,29 @@
+"""The folder that a started server works in: custom_nodes with this pack, models with the demo's weights."""
+import shutil
+from pathlib import Path
+
+DEMO = Path(__file__).resolve().parent
+PACK = DEMO.parent
+
+
+def place(source: Path, target: Path) -> None:
+    """A link, or a copy where links are not allowed (Windows without developer mode, some network drives)."""
+    try:
+        target.symlink_to(source, target_is_directory=source.is_dir())
+    except (OSError, NotImplementedError):
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*", "__pycache__", "out"))
+        else:
+            shutil.copy2(source, target)
+
+
+def fill(base: Path, names) -> None:
+    """This pack under each of the names, the demo's model class, the demo's weights."""
+    for folder in ("custom_nodes", "input", "output", "models/checkpoints", "models/vae"):
+        (base / folder).mkdir(parents=True)
+    for name in names:
+        place(PACK, base / "custom_nodes" / name)
+    place(DEMO / "comfy_support", base / "custom_nodes" / "firstframe_demo_support")
+    for file in (DEMO / "weights").glob("*/*.safetensors"):
+        (base / "models" / file.parent.name).mkdir(exist_ok=True)
+        place(file, base / "models" / file.parent.name / file.name)

@@ -1,0 +1,119 @@
+"""Trains the demo world's autoencoder: the host's TAESD classes, on 64-pixel crops.
+
+    COMFYUI_PATH=... python demo/run.py train.autoencoder [steps] [decoder steps]
+
+Stage 1 trains encoder and decoder together. Then the encoder is frozen with an affine map folded into its last
+convolution that gives the latents zero mean and unit covariance, and stage 2 lets the decoder follow.
+"""
+import random
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from ..world import scene
+from .common import WEIGHTS, Run, use_host, warm_cosine
+
+CROP, IMAGES, CROPS = 64, 8, 2
+
+
+def crops(rng: random.Random) -> torch.Tensor:
+    """A batch [IMAGES*CROPS,3,CROP,CROP] of random crops of drawn frames."""
+    out = []
+    for _ in range(IMAGES):
+        image = scene.random_scene(rng, two=0.3).draw([rng.random()])[0].permute(2, 0, 1)
+        for _ in range(CROPS):
+            y, x = rng.randrange(0, scene.SIZE - CROP + 1), rng.randrange(0, scene.SIZE - CROP + 1)
+            out.append(image[:, y:y + CROP, x:x + CROP])
+    return torch.stack(out)
+
+
+def loss_of(vae, images, encoder_trains: bool):
+    """Squared and absolute error of the pictures; small moments penalty and noise on the latents."""
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.set_grad_enabled(encoder_trains):
+            z = vae.taesd_encoder(images.contiguous(memory_format=torch.channels_last)).float()
+        y = vae.taesd_decoder(z + 0.03 * torch.randn_like(z)).float()
+    mse = F.mse_loss(y, images)
+    loss = mse + 0.1 * F.l1_loss(y, images)
+    if encoder_trains:
+        loss = loss + 1e-3 * (z.mean((0, 2, 3)).square().mean() + (z.std((0, 2, 3)) - 1).square().mean())
+    return loss, mse
+
+
+def run(vae, steps, lr, encoder_trains, name):
+    stage, rng = Run(name), random.Random()
+    parameters = list(vae.parameters() if encoder_trains else vae.taesd_decoder.parameters())
+    optimiser, start = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-4, betas=(0.9, 0.98)), 0
+    if state := stage.load():
+        vae.load_state_dict(state["vae"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+    for step in range(start, steps):
+        rng.seed(f"{name} {step}")
+        torch.manual_seed(step)
+        loss, mse = loss_of(vae, crops(rng), encoder_trains)
+        for g in optimiser.param_groups:
+            g["lr"] = warm_cosine(step, steps, lr)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        if (step + 1) % 50 == 0:
+            stage.log(step=step + 1, loss=loss.item(), psnr=-10 * mse.log10().item())
+        if (step + 1) % 200 == 0 or step + 1 == steps:
+            stage.save({"vae": vae.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+
+
+@torch.no_grad()
+def whiten(vae) -> None:
+    """Folds z -> C^(-1/2) (z - mean) into the encoder's last convolution (symmetric root: the nearest such map to none)."""
+    rng = random.Random(7)
+    z = torch.cat([vae.taesd_encoder(scene.random_scene(rng).draw([rng.random()]).permute(0, 3, 1, 2)) for _ in range(256)])
+    z = z.permute(1, 0, 2, 3).flatten(1)
+    values, vectors = torch.linalg.eigh(torch.cov(z))
+    W, last = vectors @ torch.diag(values.rsqrt()) @ vectors.T, vae.taesd_encoder[-1]
+    last.weight.copy_(torch.einsum("oc,cihw->oihw", W, last.weight))
+    last.bias.copy_(W @ (last.bias - z.mean(1)))
+
+
+def initialise(vae) -> None:
+    """He's initialisation (with torch's default the signal dies in these ReLU networks); each residual branch starts at a fifth of it."""
+    for m in vae.modules():
+        if isinstance(m, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(m.weight)
+            if m.bias is not None:
+                torch.nn.init.zeros_(m.bias)
+    with torch.no_grad():
+        for m in vae.modules():
+            if hasattr(m, "fuse"):
+                m.conv[-1].weight.mul_(0.2)
+        vae.taesd_decoder[-1].weight.mul_(0.2)
+        vae.taesd_decoder[-1].bias.fill_(0.5)
+
+
+def build():
+    use_host()
+    from comfy.taesd.taesd import TAESD
+    vae = TAESD(latent_channels=4).float()
+    torch.manual_seed(0)
+    initialise(vae)
+    return vae.to(memory_format=torch.channels_last)
+
+
+def save(vae) -> None:
+    vae.vae_scale.data.fill_(0.18215)  # SD1.5's latent scale: model-space latents are then the encoder's own output
+    vae.vae_shift.data.fill_(0.0)
+    (WEIGHTS / "vae").mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in vae.state_dict().items()}, WEIGHTS / "vae" / "firstframe_demo_vae.safetensors")
+
+
+def main(argv: list[str]):
+    steps, decoder_steps = (*map(int, argv), 1800, 2500)[:2] if len(argv) != 1 else (int(argv[0]), 2500)
+    vae = build()
+    run(vae, steps, 1.5e-3, True, "autoencoder")
+    if Run("decoder").load() is None:
+        whiten(vae)
+        save(vae)  # the image model can already train on these latents
+    run(vae, decoder_steps, 7e-4, False, "decoder")
+    save(vae)

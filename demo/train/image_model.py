@@ -1,0 +1,166 @@
+"""Trains the demo world's text-to-image model: the host's UNet and a tiny CLIP text encoder, together, on the frozen latents.
+
+    COMFYUI_PATH=... python demo/run.py train.image_model [steps]
+
+eps-prediction with SD's betas. Those do not end in pure noise, and a flat background leaks through the last timestep:
+trained with the plain loss, the background follows the seed instead of the prompt (the effect that the I4VGen paper
+describes). Hence the weight 1 + 1/SNR, which counts the error of x0 as much as that of eps.
+"""
+import random
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+
+from ..world import scene
+from .common import WEIGHTS, Average, Run, initialise, use_host, warm_cosine
+
+BATCH, POOL, NO_PROMPT, NO_MOTION = 32, 20000, 0.1, 0.5
+
+
+def attention_fp32(func, q, k, v, heads, *args, **kwargs):
+    """Under autocast, torch's bfloat16 attention is ten times slower backward on a CPU than its float32 one."""
+    with torch.autocast("cpu", enabled=False):
+        q, k, v = (rearrange(t.float(), "b n (h d) -> b h n d", h=heads) for t in (q, k, v))
+        return rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
+
+
+def group_norm_fp32(module, args):
+    return (args[0].float(),)
+
+
+OPTIONS = {"optimized_attention_override": attention_fp32}
+
+
+def alphas_cumprod() -> torch.Tensor:
+    """SD's schedule: betas linear in their square root."""
+    return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
+
+
+def load_encoder():
+    from comfy.taesd.taesd import TAESD
+    vae = TAESD(latent_channels=4).float()
+    vae.load_state_dict({k: v.float() for k, v in load_file(WEIGHTS / "vae" / "firstframe_demo_vae.safetensors").items()})
+    return vae.taesd_encoder.to(memory_format=torch.channels_last).requires_grad_(False)
+
+
+@torch.no_grad()
+def draw_latents(encoder, n: int, seed: int):
+    """(latents [n,4,16,16] fp16, captions [(with, without motion words)] ) of random frames of random scenes."""
+    rng, z, captions = random.Random(f"frames {seed}"), [], []
+    for _ in range(0, n, 40):
+        scenes = [scene.random_scene(rng) for _ in range(40)]
+        images = torch.cat([s.draw([rng.random()]) for s in scenes]).permute(0, 3, 1, 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            z.append(encoder(images.contiguous(memory_format=torch.channels_last)).half())
+        captions += [(s.caption(), s.caption(motion=False)) for s in scenes]
+    return torch.cat(z), captions
+
+
+class Tokens:
+    """Captions as the host's tokenizer gives them: 77 ids, padded with the end token."""
+
+    def __init__(self):
+        from comfy.sd1_clip import SDTokenizer
+        self.tokenizer, self.seen = SDTokenizer(), {}
+
+    def __call__(self, captions) -> torch.Tensor:
+        for c in captions:
+            if c not in self.seen:
+                self.seen[c] = [t[0] for t in self.tokenizer.tokenize_with_weights(c)[0]]
+        return torch.tensor([self.seen[c] for c in captions])
+
+
+def build():
+    use_host()
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from ..comfy_support import TEXT, UNET, FirstFrameDemo
+    torch.manual_seed(1)
+    heads = FirstFrameDemo.unet_extra_config["num_heads"]
+    unet = UNetModel(**UNET, num_heads=heads, operations=comfy.ops.disable_weight_init)
+    initialise(unet)
+    for name, p in unet.named_parameters():
+        if name.endswith(("out_layers.3.weight", "out_layers.3.bias", "proj_out.weight", "proj_out.bias")) or name.startswith("out.2."):
+            torch.nn.init.zeros_(p)
+    # the host computes this encoder's attention with its own function; transformers' class has the same arithmetic and trains
+    text = CLIPTextModel(CLIPTextConfig(**{k: v for k, v in TEXT.items()}, vocab_size=49408, bos_token_id=49406, pad_token_id=49407))
+    for m in unet.modules():
+        if isinstance(m, torch.nn.GroupNorm):
+            m.register_forward_pre_hook(group_norm_fp32)
+    return unet.to(memory_format=torch.channels_last), text
+
+
+def save(unet, text) -> None:
+    sd = {f"model.diffusion_model.{k}": v for k, v in unet.state_dict().items()}
+    prefix = "cond_stage_model.transformer."
+    for k, v in text.state_dict().items():
+        if not k.endswith("position_ids"):
+            sd[prefix + ("" if k.startswith("text_model.") else "text_model.") + k] = v
+    (WEIGHTS / "checkpoints").mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in sd.items()}, WEIGHTS / "checkpoints" / "firstframe_demo.safetensors")
+
+
+def timesteps(n: int) -> torch.Tensor:
+    """Three in ten from the noisiest 300 steps, where colour and outline are decided; the rest from all."""
+    high = torch.rand(n) < 0.3
+    return torch.where(high, torch.randint(700, 1000, (n,)), torch.randint(0, 1000, (n,)))
+
+
+def loss_of(unet, text, z0, ids, abar):
+    t = timesteps(len(z0))
+    a, eps = abar[t, None, None, None], torch.randn_like(z0)
+    z = a.sqrt() * z0 + (1 - a).sqrt() * eps
+    with torch.autocast("cpu", torch.bfloat16):
+        context = text(input_ids=ids).last_hidden_state
+        out = unet(z.contiguous(memory_format=torch.channels_last), t, context, transformer_options=OPTIONS).float()
+    weight = (1 + ((1 - a) / a)).clamp(max=100)
+    return ((out - eps).square() * weight).mean()
+
+
+def main(argv: list[str]):
+    steps, lr = int(argv[0]) if argv else 7000, 1e-3
+    unet, text = build()
+    encoder, tokens, abar, stage = load_encoder(), Tokens(), alphas_cumprod(), Run("image_model")
+    parameters = [*unet.parameters(), *text.parameters()]
+    optimiser, average, start = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Average([unet, text], 0.999), 0
+    pool = Run("image_pool").load()
+    if pool is None:
+        z, captions = draw_latents(encoder, POOL, 0)
+        pool = {"z": z, "captions": captions}
+        Run("image_pool").save(pool)
+    z, captions = pool["z"], pool["captions"]
+    if state := stage.load():
+        unet.load_state_dict(state["unet"])
+        text.load_state_dict(state["text"])
+        optimiser.load_state_dict(state["optimiser"])
+        average.mean, average.n, start = state["mean"], state["step"], state["step"]
+    rng, total = random.Random(), 0.0
+    for step in range(start, steps):
+        rng.seed(f"image {step}")
+        torch.manual_seed(step)
+        if step % 20 == 19:  # the pool is renewed while training runs: 40 new frames replace old ones
+            at = (step // 20 * 40) % POOL
+            z[at:at + 40], captions[at:at + 40] = draw_latents(encoder, 40, step)
+        pick = [rng.randrange(POOL) for _ in range(BATCH)]
+        said = ["" if rng.random() < NO_PROMPT else captions[i][rng.random() < NO_MOTION] for i in pick]
+        loss = loss_of(unet, text, z[pick].float(), tokens(said), abar)
+        for g in optimiser.param_groups:
+            g["lr"] = warm_cosine(step, steps, lr)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        average.update()
+        total += loss.item()
+        if (step + 1) % 50 == 0:
+            stage.log(step=step + 1, loss=total / 50)
+            total = 0.0
+        if (step + 1) % 500 == 0 or step + 1 == steps:
+            stage.save({"unet": unet.state_dict(), "text": text.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1})
+            average.swap()
+            save(unet, text)
+            average.swap()

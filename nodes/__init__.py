@@ -1,0 +1,1 @@
+"""What a user sees: schema and execute(), one module per method. Nodes wire; they never compute."""

@@ -1,0 +1,120 @@
+"""Nodes of PiLife and of its baseline I2V-Zero. They wire; the maths is in attention_patches/ and samplers/."""
+from comfy_api.latest import io
+
+from ..attention_patches.cross_frame import STAGES, check_model, patch
+from ..attention_patches.pcfa import attended, draws
+from ..samplers.first_frame import check_picture
+from ..samplers.i2v_zero import prepare
+from .common import expert, frame_count_error
+
+P_TOOLTIP = (
+    "Probability p of the geometric distribution (0 to 1) that picks the third frame, t-k. Larger p means nearer frames (1: always the "
+    "previous one, no chance left); smaller p reaches further back (0: all earlier frames alike). The paper's text says that larger p "
+    "gives more motion; its Eq. 13, which is what runs here, makes it the other way round."
+)
+SEED_TOOLTIP = "Which frames are drawn at each step. Same seed, same frames, whatever the batching; independent of the sampler's seed."
+
+
+def chooser(mode: str, p: float, seed: int):
+    """choose(FrameBatch, step) -> plan for attention_patches.cross_frame.patch."""
+    def choose(batch, step):
+        return attended(batch.numbers, mode, p, draws(seed, step, batch.total) if mode == "PCFA" else None)
+    return choose
+
+
+class PCFAPatch(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="PCFAPatch",
+            display_name="Probabilistic Cross-Frame Attention (PiLife)",
+            category="FirstFrame/PiLife",
+            description="Self-attention of frame t looks at the first frame, the previous one and a randomly drawn earlier one "
+                        "(PiLife, Eq. 13-15). Keeps subject and background of the first frame; training-free, for SD1.5 and SDXL.",
+            inputs=[
+                io.Model.Input("model", tooltip="SD1.5- or SDXL-type model, with any LoRA or ControlNet. Left unchanged; the patch is on the output."),
+                io.Float.Input("p", default=0.5, min=0.0, max=1.0, step=0.01, tooltip=P_TOOLTIP),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=SEED_TOOLTIP),
+                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001,
+                               tooltip="Where in sampling it begins, as a share of the noise schedule (0: from the first step). At or above end_percent the node does nothing."),
+                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
+                               tooltip="Where it ends (1: never). Lower values free the last steps' detail from the other frames; 0 switches the node off."),
+                expert(io.Boolean.Input("input_blocks", default=True, tooltip="Patch the UNet's downward half. All three stages off: the node does nothing.")),
+                expert(io.Boolean.Input("middle_block", default=True, tooltip="Patch the UNet's middle block.")),
+                expert(io.Boolean.Input("output_blocks", default=True, tooltip="Patch the UNet's upward half, which matters most for appearance.")),
+                expert(io.Int.Input("frames", default=0, min=0, max=4096,
+                                    tooltip="Frames of one clip when the latent holds several clips one after another. 0: the whole batch is one clip.")),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The same model with cross-frame attention.")],
+        )
+
+    @classmethod
+    def execute(cls, model, p, seed, start_percent, end_percent, input_blocks=True, middle_block=True, output_blocks=True, frames=0) -> io.NodeOutput:
+        stages = [stage for stage, on in zip(STAGES, (input_blocks, middle_block, output_blocks)) if on]
+        return io.NodeOutput(patch(model, chooser("PCFA", p, seed), "Probabilistic Cross-Frame Attention",
+                                   frames=frames, start_percent=start_percent, end_percent=end_percent, stages=stages))
+
+
+class I2VZero(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FF_I2VZero",
+            display_name="I2V-Zero (Text2Video-Zero from a picture)",
+            category="FirstFrame/PiLife",
+            description="The baseline of the PiLife paper: inverts the picture, shifts its latent from frame to frame, re-noises it and "
+                        "samples all frames with cross-frame attention. Give the three outputs to SamplerCustom with add_noise off.",
+            inputs=[
+                io.Model.Input("model", tooltip="SD1.5- or SDXL-type model, with any LoRA or ControlNet. Left unchanged; the patch is on the output."),
+                io.Latent.Input("samples", tooltip="The picture, from VAE Encode (exactly one)."),
+                io.Conditioning.Input("positive", tooltip="What the picture shows. The inversion uses it too."),
+                io.Conditioning.Input("negative", tooltip="Only used by the inversion when inversion_cfg is not 1."),
+                io.Int.Input("frames", default=8, min=2, max=256, tooltip="Length of the clip in frames (at least 2; 8 in Text2Video-Zero)."),
+                io.Combo.Input("attention", options=["first", "first+previous", "PCFA", "none"], default="first",
+                               tooltip="Frames that every frame attends to. first: the baseline; first+previous: without chance; PCFA: PiLife's, "
+                                       "with p and seed; none: the model's own self-attention, for comparison."),
+                io.Float.Input("p", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="Only with attention PCFA. " + P_TOOLTIP),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                             tooltip="Noise of the re-noising, and the frames that PCFA draws. Same seed, same bits."),
+                io.Float.Input("motion_x", default=12.0, min=-512.0, max=512.0, step=0.5,
+                               tooltip="Shift per frame in pixels of a 512-pixel picture; positive moves the content left. 0: no shift. 12 is the official value; "
+                                       "latents move in whole cells (8 pixels), the nearest one."),
+                io.Float.Input("motion_y", default=12.0, min=-512.0, max=512.0, step=0.5,
+                               tooltip="The same upwards: positive moves the content up. 0: no shift."),
+                expert(io.Int.Input("t0", default=881, min=1, max=999,
+                                    tooltip="Timestep at which the latent is shifted (881 of 1000). Lower keeps more of the picture in every frame. Rounded down to the grid of 'steps'.")),
+                expert(io.Int.Input("t1", default=941, min=1, max=999,
+                                    tooltip="Timestep up to which the shifted frames are re-noised and from which sampling starts (941). Not below t0; equal to t0: no re-noising.")),
+                expert(io.Int.Input("steps", default=50, min=2, max=1000,
+                                    tooltip="Length of the full DDIM schedule; inversion and sampling each use its part below t1. More is slower and inverts more exactly.")),
+                expert(io.Float.Input("inversion_cfg", default=1.0, min=1.0, max=30.0, step=0.1,
+                                      tooltip="Guidance during inversion. 1 (neutral): most exact and half the time.")),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model with the chosen cross-frame attention."),
+                io.Latent.Output(display_name="latent", tooltip="The clip at noise level t1. It holds its noise already: sample with add_noise off."),
+                io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels from t1 down to 0."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, frames=None):
+        return frame_count_error(frames, "I2V-Zero") or True
+
+    @classmethod
+    def execute(cls, model, samples, positive, negative, frames, attention, p, seed, motion_x, motion_y,
+                t0=881, t1=941, steps=50, inversion_cfg=1.0) -> io.NodeOutput:
+        z0 = samples["samples"]
+        if message := frame_count_error(frames, "I2V-Zero"):
+            raise ValueError(message)
+        check_picture(z0, "I2V-Zero")
+        check_model(model, "I2V-Zero")
+        channels = model.get_model_object("latent_format").latent_channels
+        if z0.shape[1] != channels:
+            raise ValueError(f"I2V-Zero got a latent of {z0.shape[1]} channels, this model's latents have {channels}. Encode the picture with the model's own VAE.")
+        if t0 > t1:
+            raise ValueError(f"I2V-Zero re-noises from t0 up to t1, got t0 = {t0} above t1 = {t1}. Lower t0 or raise t1.")
+        latent, sigmas = prepare(model, z0, positive, negative, frames=frames, dx=motion_x, dy=motion_y, t0=t0, t1=t1, steps=steps, cfg=inversion_cfg, seed=seed)
+        if attention != "none":
+            model = patch(model, chooser(attention, p, seed), "I2V-Zero")
+        return io.NodeOutput(model, {"samples": latent}, sigmas)
