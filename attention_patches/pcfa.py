@@ -6,7 +6,7 @@ Pure bookkeeping on frame numbers; the attention itself is in cross_frame.py. Fr
 import math
 import random
 
-# A plan gives for each position of the window the positions it attends to: sorted, without repetition.
+# A plan gives for each position of the window the positions it attends to: in the order of the clip, without repetition.
 Plan = tuple[tuple[int, ...], ...]
 
 

@@ -30,7 +30,7 @@ def use_host() -> None:
     finally:
         sys.argv = argv
     import torch
-    torch.set_num_threads(2)
+    torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 def use_pack() -> None:

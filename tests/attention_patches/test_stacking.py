@@ -1,0 +1,139 @@
+"""Cross-frame attention beside what users put next to it: the host's own nodes, run through their own classes."""
+import comfy.controlnet
+import comfy.ops
+import pytest
+import torch
+from comfy_extras.nodes_freelunch import FreeU_V2
+from comfy_extras.nodes_hypertile import HyperTile
+from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+from firstframe.attention_patches import cross_frame
+from firstframe.nodes.pilife import chooser
+from firstframe.tests import tiny_models as tiny
+
+import nodes
+
+
+@pytest.fixture(scope="module")
+def m():
+    return tiny.model()
+
+
+Z = tiny.latents(4)
+
+
+def patched(m, **kw):
+    return cross_frame.patch(m, chooser("PCFA", 0.4, 3), "test", **kw)
+
+
+def run(m, **kw):
+    return tiny.sample(m, Z, **kw)
+
+
+def result(output):
+    return output.result[0] if hasattr(output, "result") else output[0]
+
+
+def both_matter(m, other):
+    """The two patches in either order: the outputs; each differs from the one without either patch."""
+    one, two = run(patched(other(m))), run(other(patched(m)))
+    for alone in (run(m), run(patched(m)), run(other(m))):
+        assert tiny.difference(one, alone) > 1e-4 and tiny.difference(two, alone) > 1e-4
+    return one, two
+
+
+def test_lora(m):
+    key = "diffusion_model.output_blocks.5.1.transformer_blocks.0.attn1.to_k.weight"
+    weight = dict(m.model.named_parameters())[key]
+    generator = torch.Generator().manual_seed(0)
+    lora = {key: ("diff", (torch.randn(weight.shape, generator=generator),))}
+
+    def other(m):
+        m = m.clone()
+        assert m.add_patches(lora, 0.5)
+        return m
+
+    one, two = both_matter(m, other)
+    assert torch.equal(one, two)
+
+
+def test_freeu():
+    m = tiny.model("SDXL")  # FreeU acts on blocks of 2 and 4 times the base width, which the other tiny model lacks
+    one, two = both_matter(m, lambda m: result(FreeU_V2.execute(m, 1.3, 1.4, 0.9, 0.2)))
+    assert torch.equal(one, two)
+
+
+def test_perturbed_attention_guidance(m):
+    """PAG's own pass puts identity attention in the middle block; that must win there, and only there."""
+    one, two = both_matter(m, lambda m: result(PerturbedAttentionGuidance.execute(m, 3.0)))
+    assert torch.equal(one, two)
+
+
+def test_hypertile(m):
+    def other(m):
+        return result(HyperTile.execute(m, 64, 1, 0, False))  # tiles of 8x8 latents; swap 1 keeps one split
+
+    one, two = both_matter(m, other)
+    assert tiny.difference(one, two) < 1e-5
+
+
+def test_attention_override_sees_our_calls(m):
+    seen = []
+
+    def other(m):
+        m = m.clone()
+
+        def override(func, q, k, v, heads, *a, **kw):
+            seen.append((q.shape, k.shape))
+            return func(q, k, v, heads, *a, **kw)
+
+        m.model_options["transformer_options"]["optimized_attention_override"] = override
+        return m
+
+    assert torch.equal(run(other(patched(m))), run(patched(m)))
+    assert any(k[1] == 3 * q[1] and q[1] > 16 for q, k in seen)
+
+
+@pytest.mark.parametrize("index", [None, 0])
+def test_another_replacement_of_attn1_in_either_order(m, index):
+    """Another pack's attn1 owner that scales its result: before ours it is called by us, group by group."""
+    def other(m):
+        m = m.clone()
+        m.set_model_attn1_replace(lambda q, k, v, eo: 0.5 * cross_frame.host_attention(q, k, v, eo), "output", 5, index)
+        return m
+
+    ours_last = run(patched(other(m)))
+    scaled = patched(m)
+    slots = scaled.model_options["transformer_options"]["patches_replace"]["attn1"]
+    inner = slots[("output", 5)]
+    scaled = scaled.clone()
+    scaled.set_model_attn1_replace(lambda q, k, v, eo: 0.5 * inner(q, k, v, eo), "output", 5)
+    assert tiny.difference(ours_last, run(scaled)) < 1e-6
+    assert tiny.difference(run(other(patched(m))), run(patched(m))) > 1e-4  # after ours it owns that block
+
+
+def test_attn1_patches_before_the_projections(m):
+    def other(m):
+        m = m.clone()
+        m.set_model_attn1_patch(lambda q, k, v, eo: (q, k * 1.1, v * 0.9))
+        return m
+
+    one, two = both_matter(m, other)
+    assert torch.equal(one, two)
+
+
+def test_controlnet(m):
+    from comfy.cldm.cldm import ControlNet as Network
+    config = {k: v for k, v in tiny.SD15.items() if k not in ("out_channels", "transformer_depth_output")}
+    net = Network(hint_channels=3, dtype=torch.float32, device=tiny.CPU, operations=comfy.ops.disable_weight_init, num_heads=8, **config)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / (p[0].numel() ** 0.5 if p.ndim > 1 else 10))
+    control = comfy.controlnet.ControlNet(net, load_device=tiny.CPU, manual_cast_dtype=None)
+    hint = torch.rand(1, 128, 128, 3, generator=generator)
+    apply = nodes.ControlNetApplyAdvanced().apply_controlnet
+    positive, negative = apply(tiny.conditioning(1), tiny.conditioning(2), control, hint, 0.8, 0.0, 1.0)
+    with_both = run(patched(m), positive=positive, negative=negative)
+    assert tiny.difference(with_both, run(patched(m))) > 1e-4
+    assert tiny.difference(with_both, run(m, positive=positive, negative=negative)) > 1e-4
+    assert torch.isfinite(with_both).all()

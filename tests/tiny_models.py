@@ -1,0 +1,61 @@
+"""Tiny random UNets of the host's own classes, in the real patcher, and one way to sample with them. Import as `firstframe.tests.tiny_models`."""
+import comfy.model_patcher
+import comfy.sample
+import comfy.samplers
+import comfy.supported_models
+import torch
+from firstframe.demo import comfy_support
+
+CPU = torch.device("cpu")
+CONTEXT = 64
+COMMON = dict(
+    image_size=32, in_channels=4, out_channels=4, model_channels=32, context_dim=CONTEXT, use_spatial_transformer=True, legacy=False,
+    use_checkpoint=False, use_temporal_resblock=False, use_temporal_attention=False,
+)
+SD15 = dict(COMMON, num_res_blocks=[2, 2, 2, 2], channel_mult=[1, 1, 1, 1], transformer_depth=[1] * 6 + [0] * 2,
+            transformer_depth_output=[1] * 9 + [0] * 3, transformer_depth_middle=1, use_linear_in_transformer=False, adm_in_channels=None)
+SDXL = dict(COMMON, num_res_blocks=[2, 2, 2], channel_mult=[1, 2, 2], transformer_depth=[0, 0, 2, 2, 3, 3],
+            transformer_depth_output=[0, 0, 0, 2, 2, 2, 3, 3, 3], transformer_depth_middle=3, use_linear_in_transformer=True,
+            adm_in_channels=2816, num_classes="sequential")
+SHAPES = {
+    "SD1.5": (comfy.supported_models.SD15, SD15),
+    "SDXL": (comfy.supported_models.SDXL, SDXL),
+    "demo": (comfy_support.FirstFrameDemo, comfy_support.UNET),
+}
+
+
+def model(shape: str = "SD1.5", dtype=torch.float32, seed: int = 0) -> comfy.model_patcher.ModelPatcher:
+    """A model of that family with random weights (no layer is zero) on the CPU."""
+    cls, config = SHAPES[shape]
+    supported = cls(dict(config))
+    supported.set_inference_dtype(dtype, None)
+    base = supported.get_model({}, "", device=CPU)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in base.parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            p.copy_(noise / p[0].numel() ** 0.5 if p.ndim > 1 else 1 + 0.1 * noise)
+    return comfy.model_patcher.ModelPatcher(base, load_device=CPU, offload_device=CPU)
+
+
+def conditioning(seed: int, tokens: int = 7, batch: int = 1, **options) -> list:
+    generator = torch.Generator().manual_seed(seed)
+    pooled = torch.randn(batch, 1280, generator=generator)
+    return [[torch.randn(batch, tokens, CONTEXT, generator=generator), {"pooled_output": pooled, **options}]]
+
+
+def latents(frames: int, size: int = 16, seed: int = 5) -> torch.Tensor:
+    return torch.randn(frames, 4, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def sample(m, z, *, positive=None, negative=None, cfg=3.0, steps=1, sigma=1.5, seed=11, noise_mask=None) -> torch.Tensor:
+    """Euler from sigma to 0 through the host's guider; with one step this is the model's x0 after guidance."""
+    sigmas = torch.cat([torch.linspace(sigma, sigma / steps, steps), torch.zeros(1)])
+    return comfy.sample.sample_custom(
+        m, latents(len(z), z.shape[-1], seed), cfg, comfy.samplers.sampler_object("euler"), sigmas,
+        positive or conditioning(1), negative or conditioning(2), z, noise_mask=noise_mask, disable_pbar=True, seed=seed)
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    """max|a-b| / max|b|."""
+    return float((a.double() - b.double()).abs().max() / b.double().abs().max())
