@@ -95,10 +95,12 @@ def patch(model, choose: Callable[[frame_batch.FrameBatch, int], Plan], who: str
     sigma_start, sigma_end = float(sampling.percent_to_sigma(start_percent)), float(sampling.percent_to_sigma(end_percent))
     if start_percent >= end_percent or not stages:
         return m
+    channels = m.get_model_object("latent_format").latent_channels
     key = f"firstframe_cross_frame_{next(_ids)}"
 
     def check(executor, noise, latent_image, *args, **kwargs):
         frame_batch.check_frames(noise.shape[0], frames, who)
+        frame_batch.check_channels(latent_image, channels, who)
         frame_batch.check_finite(latent_image, who)
         return executor(noise, latent_image, *args, **kwargs)
 

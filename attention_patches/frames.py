@@ -49,6 +49,15 @@ def check_frames(batch: int, frames: int, who: str) -> None:
         )
 
 
+def check_channels(z: torch.Tensor, channels: int, who: str) -> None:
+    """Raises ValueError unless z is [B,channels,h,w]."""
+    if z.ndim != 4 or z.shape[1] != channels:
+        raise ValueError(
+            f"{who} got latents {list(z.shape)}, this model works on [frames, {channels}, height/8, width/8]. "
+            f"Encode the picture with the model's own VAE (or make the latent with Empty Latent Image)."
+        )
+
+
 def check_finite(z: torch.Tensor, who: str) -> None:
     """Raises ValueError if a latent holds NaN or infinity, which attention would spread over all frames."""
     if not torch.isfinite(z).all():

@@ -2,7 +2,8 @@
 
 
 def expert(widget):
-    """Folds an input away under the node's advanced section; hosts before 0.30 lack the keyword and ignore the entry."""
+    """Folds an input away under the node's advanced section, and lets graphs leave it out; hosts before 0.30 ignore `advanced`."""
+    widget.optional = True
     widget.extra_dict = {**(getattr(widget, "extra_dict", None) or {}), "advanced": True}
     return widget
 

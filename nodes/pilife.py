@@ -2,6 +2,7 @@
 from comfy_api.latest import io
 
 from ..attention_patches.cross_frame import STAGES, check_model, patch
+from ..attention_patches.frames import check_channels
 from ..attention_patches.pcfa import attended, draws
 from ..samplers.first_frame import check_picture
 from ..samplers.i2v_zero import prepare
@@ -109,9 +110,7 @@ class I2VZero(io.ComfyNode):
             raise ValueError(message)
         check_picture(z0, "I2V-Zero")
         check_model(model, "I2V-Zero")
-        channels = model.get_model_object("latent_format").latent_channels
-        if z0.shape[1] != channels:
-            raise ValueError(f"I2V-Zero got a latent of {z0.shape[1]} channels, this model's latents have {channels}. Encode the picture with the model's own VAE.")
+        check_channels(z0, model.get_model_object("latent_format").latent_channels, "I2V-Zero")
         if t0 > t1:
             raise ValueError(f"I2V-Zero re-noises from t0 up to t1, got t0 = {t0} above t1 = {t1}. Lower t0 or raise t1.")
         latent, sigmas = prepare(model, z0, positive, negative, frames=frames, dx=motion_x, dy=motion_y, t0=t0, t1=t1, steps=steps, cfg=inversion_cfg, seed=seed)
