@@ -67,14 +67,20 @@ def run(vae, steps, lr, encoder_trains, name):
 
 @torch.no_grad()
 def whiten(vae) -> None:
-    """Folds z -> C^(-1/2) (z - mean) into the encoder's last convolution (symmetric root: the nearest such map to none)."""
+    """Folds z -> C^(-1/2) (z - mean) into the encoder's last convolution (symmetric root: the nearest such map to none).
+
+    Its inverse goes into the decoder's first one, exact but for the soft clamp and the padding before it; stage 2 mends that.
+    """
     rng = random.Random(7)
     z = torch.cat([vae.taesd_encoder(scene.random_scene(rng).draw([rng.random()]).permute(0, 3, 1, 2)) for _ in range(256)])
     z = z.permute(1, 0, 2, 3).flatten(1)
-    values, vectors = torch.linalg.eigh(torch.cov(z))
-    W, last = vectors @ torch.diag(values.rsqrt()) @ vectors.T, vae.taesd_encoder[-1]
+    mean, (values, vectors) = z.mean(1), torch.linalg.eigh(torch.cov(z))
+    W, back = (vectors @ torch.diag(values**e) @ vectors.T for e in (-0.5, 0.5))
+    last, first = vae.taesd_encoder[-1], vae.taesd_decoder[1]
     last.weight.copy_(torch.einsum("oc,cihw->oihw", W, last.weight))
-    last.bias.copy_(W @ (last.bias - z.mean(1)))
+    last.bias.copy_(W @ (last.bias - mean))
+    first.bias.add_(torch.einsum("oihw,i->o", first.weight, mean))
+    first.weight.copy_(torch.einsum("oihw,ij->ojhw", first.weight, back))
 
 
 def initialise(vae) -> None:
