@@ -1,8 +1,8 @@
-"""Runs a module of demo/ as a program:  python demo/run.py MODULE [ARGS]   (for example `command --help`, `train.image_model 12000`).
+"""Runs a module of demo/ or benchmarks/ as a program:  python demo/run.py MODULE [ARGS]   (`command --help`, `train.image_model`, `benchmarks.pcfa`).
 
 The repository root may not stand on sys.path: its `nodes` folder would hide the host's nodes.py. So the checkout is
 made importable as the bare package `firstframe` (without running its __init__.py, which needs a host), and MODULE is
-imported as `firstframe.demo.MODULE`. Every such module has `main(argv: list[str]) -> int | None`.
+imported as `firstframe.demo.MODULE` (or `firstframe.benchmarks...`). Every such module has `main(argv: list[str]) -> int | None`.
 """
 import importlib
 import sys
@@ -24,7 +24,7 @@ def main():
         print(__doc__.splitlines()[0], file=sys.stderr)
         return 2
     use_package()
-    name = f"firstframe.demo.{sys.argv[1]}"
+    name = f"firstframe.{'' if sys.argv[1].startswith('benchmarks.') else 'demo.'}{sys.argv[1]}"
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -24,10 +24,10 @@ SHAPES = {
 }
 
 
-def model(shape: str = "SD1.5", dtype=torch.float32, seed: int = 0) -> comfy.model_patcher.ModelPatcher:
-    """A model of that family with random weights (no layer is zero) on the CPU."""
+def model(shape: str = "SD1.5", dtype=torch.float32, seed: int = 0, device=CPU, **overrides) -> comfy.model_patcher.ModelPatcher:
+    """A model of that family with random weights (no layer is zero); overrides: of the UNet's configuration."""
     cls, config = SHAPES[shape]
-    supported = cls(dict(config))
+    supported = cls({**config, **overrides})
     supported.set_inference_dtype(dtype, None)
     base = supported.get_model({}, "", device=CPU)
     generator = torch.Generator().manual_seed(seed)
@@ -35,7 +35,7 @@ def model(shape: str = "SD1.5", dtype=torch.float32, seed: int = 0) -> comfy.mod
         for p in base.parameters():
             noise = torch.randn(p.shape, generator=generator)
             p.copy_(noise / p[0].numel() ** 0.5 if p.ndim > 1 else 1 + 0.1 * noise)
-    return comfy.model_patcher.ModelPatcher(base, load_device=CPU, offload_device=CPU)
+    return comfy.model_patcher.ModelPatcher(base, load_device=device, offload_device=CPU)
 
 
 def conditioning(seed: int, tokens: int = 7, batch: int = 1, **options) -> list:
