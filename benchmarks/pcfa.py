@@ -4,19 +4,22 @@
 
 Floor: the plain step, minus its own self-attention, plus the attention that Eq. 15 asks for (each frame's queries over
 the keys and values of its set, laid out beforehand). Gathering, grouping and bookkeeping are what lies above it.
-Random weights; the step goes through the host's guider with cond and uncond in one batch. Medians of interleaved rounds.
+Random weights; the step goes through the host's guider with cond and uncond in one batch and prompts of 77 tokens.
+Medians of interleaved rounds; other work on the machine shows in the ratios, so repeat with more rounds in doubt.
+Attention is torch's; without that option a host on a CPU takes a slower one, whose ratios are others.
 """
 import statistics
 import time
+from functools import partial
 
 import torch
 
-from ..demo.train.common import use_host
+from ..demo.in_process import use_host
 
-CASES = {  # name: (shape, width, widths per level, frames, latent side)
-    "cpu": {"demo world, 8 frames, 128x128": ("demo", 64, [1, 1, 1, 1], 8, 16),
-            "SD1.5 layout at 2/5 width, 8 frames, 256x256": ("SD1.5", 128, [1, 2, 4, 4], 8, 32)},
-    "cuda": {"SD1.5, 16 frames, 512x512, fp16": ("SD1.5", 320, [1, 2, 4, 4], 16, 64)},
+CASES = {  # name: (shape, width, widths per level, width of the prompt, frames, latent side)
+    "cpu": {"demo world, 8 frames, 128x128": ("demo", 64, [1, 1, 1, 1], 64, 8, 16),
+            "SD1.5 layout at 2/5 width, 8 frames, 256x256": ("SD1.5", 128, [1, 2, 4, 4], 768, 8, 32)},
+    "cuda": {"SD1.5, 16 frames, 512x512, fp16": ("SD1.5", 320, [1, 2, 4, 4], 768, 16, 64)},
 }
 
 
@@ -30,8 +33,24 @@ def timed(function) -> float:
     return time.perf_counter() - began
 
 
-def self_attentions(tiny, model, z) -> list:
-    """(shape of q, heads) of every self-attention of one plain step."""
+def prompt(width: int, seed: int) -> list:
+    return [[torch.randn(1, 77, width, generator=torch.Generator().manual_seed(seed)), {}]]
+
+
+def peak(job) -> float:
+    """GiB that CUDA holds at most during one job."""
+    torch.cuda.reset_peak_memory_stats()
+    job()
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
+def pieces(b: int, n: int, frames: int, plan) -> list[tuple[int, int]]:
+    """The self-attention of a batch b of n tokens as (rows, keys per row), one entry per size of set. plan: as from `groups`; None: each frame itself."""
+    return [(b, n)] if plan is None else [(b // frames * len(positions), len(sources[0]) * n) for positions, sources in plan]
+
+
+def self_attentions(step, model, z) -> list:
+    """(shape of q, heads) of every self-attention of one plain step(model, z)."""
     calls, watching = [], model.clone()
 
     def watch(func, q, k, v, heads, *args, **kwargs):
@@ -40,7 +59,7 @@ def self_attentions(tiny, model, z) -> list:
         return func(q, k, v, heads, *args, **kwargs)
 
     watching.model_options["transformer_options"]["optimized_attention_override"] = watch
-    tiny.sample(watching, z)
+    step(watching, z)
     return calls
 
 
@@ -52,8 +71,9 @@ def measure(name: str, case, device, dtype, rounds: int) -> None:
     from ..nodes.pilife import chooser
     from ..tests import tiny_models as tiny
 
-    shape, width, mult, frames, side = case
-    overrides = dict(model_channels=width, channel_mult=mult)
+    shape, width, mult, context, frames, side = case
+    overrides = dict(model_channels=width, channel_mult=mult, context_dim=context)
+    step = partial(tiny.sample, positive=prompt(context, 1), negative=prompt(context, 2))
     model = tiny.model(shape, dtype, device=device, **overrides)
     z, patched = tiny.latents(frames, side), patch(model, chooser("PCFA", 0.5, 0), "benchmark")
     plan = groups(attended(tuple(range(frames)), "PCFA", 0.5, draws(0, 0, frames)))
@@ -62,27 +82,24 @@ def measure(name: str, case, device, dtype, rounds: int) -> None:
         return torch.randn(size, device=device, dtype=dtype)
 
     with torch.inference_mode():
-        calls = self_attentions(tiny, model, z)
+        calls = self_attentions(step, model, z)
         work = {}
         for (b, n, c), heads in calls:
             work[b, n, c, heads] = work.get((b, n, c, heads), 0) + 1
 
-        def attention(kind) -> float:
+        def attention(plan) -> float:
             """Seconds of all self-attentions of a step, on tensors laid out beforehand; one of each shape is run and counted."""
             total = 0.0
             for (b, n, c, heads), times in work.items():
-                clips = b // frames
-                sizes = [(b, n)] if kind == "plain" else [(clips * len(positions), len(sources[0]) * n) for positions, sources in plan]
-                tensors = [(make(rows, n, c), make(rows, keys, c), make(rows, keys, c)) for rows, keys in sizes]
+                tensors = [(make(rows, n, c), make(rows, keys, c), make(rows, keys, c)) for rows, keys in pieces(b, n, frames, plan)]
                 total += times * timed(lambda t=tensors, h=heads: [optimized_attention(q, k, v, h) for q, k, v in t])
             return total
 
-        jobs = {"without": lambda: timed(lambda: tiny.sample(model, z)), "with": lambda: timed(lambda: tiny.sample(patched, z)),
-                "own attention": lambda: attention("plain"), "wanted attention": lambda: attention("PCFA")}
+        jobs = {"without": lambda: timed(lambda: step(model, z)), "with": lambda: timed(lambda: step(patched, z)),
+                "own attention": lambda: attention(None), "wanted attention": lambda: attention(plan)}
         for job in jobs.values():
             job()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
+        memory = [peak(jobs[k]) for k in ("without", "with")] if device.type == "cuda" else []
         seconds = {k: [] for k in jobs}
         for _ in range(rounds):
             for k, job in jobs.items():
@@ -93,8 +110,8 @@ def measure(name: str, case, device, dtype, rounds: int) -> None:
     for k, v in (("without PCFA", t["without"]), ("floor", floor), ("with PCFA", t["with"])):
         print(f"  {k:14} {1000 * v:9.1f} ms   {v / t['without']:.3f} x without")
     print(f"  with / floor   {t['with'] / floor:9.3f}      goal 1.15", flush=True)
-    if device.type == "cuda":
-        print(f"  peak memory    {torch.cuda.max_memory_allocated() / 2**30:9.2f} GiB")
+    if memory:
+        print("  peak memory    {:9.2f} GiB without, {:.2f} GiB with".format(*memory))
 
 
 def main(argv: list[str]) -> None:

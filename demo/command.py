@@ -12,7 +12,7 @@ from .protocol import GraphError
 from .server import PACK, Server, ServerError
 
 PICTURE = PACK / "demo" / "example.png"
-WORKFLOW = PACK / "workflows" / "PCFA demo world.json"
+WORKFLOW = PACK / "demo" / "workflows" / "PCFA.json"
 TABLES = PACK / "demo" / "tables"
 
 
@@ -56,7 +56,7 @@ def parse(argv):
     p = Parser(prog="scripts/demo", description=__doc__)
     p.add_argument("--image", metavar="FILE", help="the first frame (default: the demo's example picture)")
     p.add_argument("--prompt", metavar="TEXT", help='text of the node titled "Prompt" (default: the workflow\'s own)')
-    p.add_argument("--workflow", metavar="FILE", default=str(WORKFLOW), help=f"a workflow saved by ComfyUI's page (default: workflows/{WORKFLOW.name})")
+    p.add_argument("--workflow", metavar="FILE", default=str(WORKFLOW), help=f"a workflow saved by ComfyUI's page (default: demo/workflows/{WORKFLOW.name})")
     p.add_argument("--frames", metavar="N", type=int, help="length of the clip, at least 2 (default: the workflow's own)")
     p.add_argument("--seed", metavar="N", type=int, help="for every seed in the workflow (default: the workflow's own)")
     p.add_argument("--out", metavar="DIR", default="out", help="folder for the results (default: %(default)s)")

@@ -49,16 +49,18 @@ def write_mp4(path: Path, frames, fps: float) -> None:
         container.mux(stream.encode())
 
 
-def contact_sheet(frames) -> Image.Image:
-    """All frames in a grid, row by row, numbered from 1."""
-    columns = math.ceil(math.sqrt(len(frames)))
-    w, h = frames[0].width + GAP, frames[0].height + LABEL + GAP
+def contact_sheet(frames, columns: int | None = None, labels=None) -> Image.Image:
+    """All frames in a grid, row by row, each under its label (which may have several lines); without labels numbered from 1."""
+    columns = columns or math.ceil(math.sqrt(len(frames)))
+    labels = labels or [str(i + 1) for i in range(len(frames))]
+    label = LABEL * max(text.count("\n") + 1 for text in labels)
+    w, h = frames[0].width + GAP, frames[0].height + label + GAP
     sheet = Image.new("RGB", (columns * w + GAP, math.ceil(len(frames) / columns) * h + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for i, frame in enumerate(frames):
+    for i, (frame, text) in enumerate(zip(frames, labels)):
         x, y = GAP + i % columns * w, GAP + i // columns * h
-        draw.text((x, y), str(i + 1), "black", font)
-        sheet.paste(frame, (x, y + LABEL))
+        draw.text((x, y), text, "black", font)
+        sheet.paste(frame, (x, y + label))
     return sheet
 
 

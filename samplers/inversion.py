@@ -6,8 +6,8 @@ import torch
 
 
 def timestep_grid(steps: int, last: int, total: int = 1000) -> list[int]:
-    """DDIM's timesteps up to `last`, ascending: 1, 1 + total/steps, ... (steps_offset 1)."""
-    return [t for t in range(1, total, total // steps) if t <= last]
+    """DDIM's `steps` timesteps, ascending, as far as `last`: 1, 1 + total//steps, ... (leading spacing, steps_offset 1)."""
+    return [t for t in range(1, 1 + steps * (total // steps), total // steps) if t <= last]
 
 
 def sigmas_of(model_sampling, timesteps) -> torch.Tensor:

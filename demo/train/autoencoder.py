@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from ..in_process import use_host
 from ..world import scene
-from .common import WEIGHTS, Run, use_host, warm_cosine
+from .common import WEIGHTS, Run, warm_cosine
 
 CROP, IMAGES, CROPS = 64, 8, 2
 

@@ -2,29 +2,15 @@
 import csv
 import math
 import os
-import sys
 import time
 from pathlib import Path
 
 import torch
 
-DEMO = Path(__file__).resolve().parents[1]
-WEIGHTS = DEMO / "weights"
+from ..in_process import WEIGHTS
+
 LOGS = WEIGHTS / "logs"
-STATE = Path(os.environ.get("FIRSTFRAME_TRAIN_STATE", DEMO.parent / ".train"))
-
-
-def use_host() -> None:
-    """Makes the host's own network classes importable; COMFYUI_PATH names the ComfyUI folder."""
-    root = os.environ.get("COMFYUI_PATH")
-    if not root or not Path(root, "comfy").is_dir():
-        raise SystemExit(f"COMFYUI_PATH should name a ComfyUI folder, it is {root!r}.")
-    sys.path.insert(0, root)
-    argv, sys.argv = sys.argv, [sys.argv[0], "--use-pytorch-cross-attention"] + ([] if torch.cuda.is_available() else ["--cpu"])
-    import comfy.options
-    comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401  (reads argv now)
-    sys.argv = argv
+STATE = Path(os.environ.get("FIRSTFRAME_TRAIN_STATE", WEIGHTS.parents[1] / ".train"))
 
 
 def initialise(module: torch.nn.Module) -> None:
@@ -35,9 +21,10 @@ def initialise(module: torch.nn.Module) -> None:
                 layer.reset_parameters(m)
 
 
-def warm_cosine(step: int, steps: int, lr: float, warm: int = 200) -> float:
-    """Learning rate: linear start, cosine end at 2 % of lr."""
-    return lr * min(1.0, (step + 1) / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps))))
+def warm_cosine(step: int, steps: int, lr: float, warm: int = 200, hold: float = 0.0) -> float:
+    """Learning rate: linear start, constant for the share `hold` of all steps, cosine end at 2 % of lr."""
+    falling = max(0.0, min(1.0, step / steps) - hold) / (1 - hold)
+    return lr * min(1.0, (step + 1) / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * falling)))
 
 
 class Average:

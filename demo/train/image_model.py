@@ -2,9 +2,12 @@
 
     COMFYUI_PATH=... python demo/run.py train.image_model [steps]
 
+It goes on from its state file, else from the published weights, else from nothing (take the weights away for that).
+
 eps-prediction with SD's betas. Those do not end in pure noise, and a flat background leaks through the last timestep:
 trained with the plain loss, the background follows the seed instead of the prompt (the effect that the I4VGen paper
-describes). Hence the weight 1 + 1/SNR, which counts the error of x0 as much as that of eps.
+describes). Hence the weight 1 + 1/SNR, which counts the error of x0 as much as that of eps. Outlines are a few cells of
+256: cells near a shape count FOCUS times more, or the words for shapes are learned long after those for colours.
 """
 import random
 
@@ -13,10 +16,11 @@ import torch.nn.functional as F
 from einops import rearrange
 from safetensors.torch import load_file, save_file
 
-from ..world import scene
-from .common import WEIGHTS, Average, Run, initialise, use_host, warm_cosine
+from ..in_process import CHECKPOINT, use_host
+from ..world import scene, shapes
+from .common import WEIGHTS, Average, Run, initialise, warm_cosine
 
-BATCH, POOL, NO_PROMPT, NO_MOTION = 32, 20000, 0.1, 0.5
+BATCH, POOL, NO_PROMPT, NO_MOTION, FOCUS = 32, 10000, 0.1, 0.5, 6.0
 
 
 def attention_fp32(func, q, k, v, heads, *args, **kwargs):
@@ -45,17 +49,30 @@ def load_encoder():
     return vae.taesd_encoder.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
+def focus(s: scene.Scene, t: float) -> torch.Tensor:
+    """[1,16,16] bool: latent cells in which a shape lies, or that are less than a cell away from one."""
+    near = torch.zeros(1, 16, 16, dtype=torch.bool)
+    for body in s.bodies:
+        x, y, size, angle = (torch.tensor([v]) for v in body.at(t))
+        near |= shapes.outline_distance(body.shape, torch.stack([x, y], 1) / 8, size / 8, angle, 16, 16) < 1
+    return near
+
+
 @torch.no_grad()
 def draw_latents(encoder, n: int, seed: int):
-    """(latents [n,4,16,16] fp16, captions [(with, without motion words)] ) of random frames of random scenes."""
-    rng, z, captions = random.Random(f"frames {seed}"), [], []
+    """(latents [n,4,16,16] fp16, captions [(with, without motion words)], focus [n,1,16,16]) of random frames of random scenes."""
+    rng, z, captions, near = random.Random(f"frames {seed}"), [], [], []
     for _ in range(0, n, 40):
-        scenes = [scene.random_scene(rng) for _ in range(40)]
-        images = torch.cat([s.draw([rng.random()]) for s in scenes]).permute(0, 3, 1, 2)
+        drawn = []
+        for _ in range(40):
+            s = scene.random_scene(rng)
+            drawn.append((s, rng.random()))
+        images = torch.cat([s.draw([t]) for s, t in drawn]).permute(0, 3, 1, 2)
         with torch.autocast("cpu", torch.bfloat16):
             z.append(encoder(images.contiguous(memory_format=torch.channels_last)).half())
-        captions += [(s.caption(), s.caption(motion=False)) for s in scenes]
-    return torch.cat(z), captions
+        captions += [(s.caption(), s.caption(motion=False)) for s, _ in drawn]
+        near += [focus(s, t) for s, t in drawn]
+    return torch.cat(z), captions, torch.stack(near)
 
 
 class Tokens:
@@ -100,17 +117,24 @@ def save(unet, text) -> None:
     for k, v in text.state_dict().items():
         if not k.endswith("position_ids"):
             sd[prefix + ("" if k.startswith("text_model.") else "text_model.") + k] = v
-    (WEIGHTS / "checkpoints").mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in sd.items()}, WEIGHTS / "checkpoints" / "firstframe_demo.safetensors")
+    CHECKPOINT.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in sd.items()}, CHECKPOINT)
+
+
+def load_published(unet, text) -> None:
+    """The inverse of `save`: weights without the optimiser's memory, for a machine that has no state file."""
+    sd, prefix = load_file(CHECKPOINT), "cond_stage_model.transformer."
+    unet.load_state_dict({k.removeprefix("model.diffusion_model."): v.float() for k, v in sd.items() if k.startswith("model.")})
+    own = {("" if k.startswith("text_model.") else "text_model.") + k: k for k in text.state_dict()}
+    text.load_state_dict({own[k.removeprefix(prefix)]: v.float() for k, v in sd.items() if k.startswith(prefix)}, strict=False)
 
 
 def timesteps(n: int) -> torch.Tensor:
-    """Three in ten from the noisiest 300 steps, where colour and outline are decided; the rest from all."""
-    high = torch.rand(n) < 0.3
-    return torch.where(high, torch.randint(700, 1000, (n,)), torch.randint(0, 1000, (n,)))
+    """Half of them from the noise levels at which colour, place and outline are decided; the rest from all."""
+    return torch.where(torch.rand(n) < 0.5, torch.randint(450, 900, (n,)), torch.randint(0, 1000, (n,)))
 
 
-def loss_of(unet, text, z0, ids, abar):
+def loss_of(unet, text, z0, near, ids, abar):
     t = timesteps(len(z0))
     a, eps = abar[t, None, None, None], torch.randn_like(z0)
     z = a.sqrt() * z0 + (1 - a).sqrt() * eps
@@ -118,38 +142,40 @@ def loss_of(unet, text, z0, ids, abar):
         context = text(input_ids=ids).last_hidden_state
         out = unet(z.contiguous(memory_format=torch.channels_last), t, context, transformer_options=OPTIONS).float()
     weight = (1 + ((1 - a) / a)).clamp(max=100)
-    return ((out - eps).square() * weight).mean()
+    attend = 1 + FOCUS * near
+    return ((out - eps).square() * weight * attend).mean() / attend.mean()
 
 
 def main(argv: list[str]):
-    steps, lr = int(argv[0]) if argv else 7000, 1e-3
+    steps, lr = int(argv[0]) if argv else 7000, 1.2e-3
     unet, text = build()
     encoder, tokens, abar, stage = load_encoder(), Tokens(), alphas_cumprod(), Run("image_model")
     parameters = [*unet.parameters(), *text.parameters()]
-    optimiser, average, start = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Average([unet, text], 0.999), 0
+    optimiser, average, start = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Average([unet, text], 0.998), 0
     pool = Run("image_pool").load()
     if pool is None:
-        z, captions = draw_latents(encoder, POOL, 0)
-        pool = {"z": z, "captions": captions}
+        pool = dict(zip(("z", "captions", "near"), draw_latents(encoder, POOL, 0)))
         Run("image_pool").save(pool)
-    z, captions = pool["z"], pool["captions"]
+    z, captions, near = pool["z"], pool["captions"], pool["near"]
     if state := stage.load():
         unet.load_state_dict(state["unet"])
         text.load_state_dict(state["text"])
         optimiser.load_state_dict(state["optimiser"])
         average.mean, average.n, start = state["mean"], state["step"], state["step"]
+    elif CHECKPOINT.exists():
+        load_published(unet, text)
     rng, total = random.Random(), 0.0
     for step in range(start, steps):
         rng.seed(f"image {step}")
         torch.manual_seed(step)
         if step % 20 == 19:  # the pool is renewed while training runs: 40 new frames replace old ones
             at = (step // 20 * 40) % POOL
-            z[at:at + 40], captions[at:at + 40] = draw_latents(encoder, 40, step)
+            z[at:at + 40], captions[at:at + 40], near[at:at + 40] = draw_latents(encoder, 40, step)
         pick = [rng.randrange(POOL) for _ in range(BATCH)]
         said = ["" if rng.random() < NO_PROMPT else captions[i][rng.random() < NO_MOTION] for i in pick]
-        loss = loss_of(unet, text, z[pick].float(), tokens(said), abar)
+        loss = loss_of(unet, text, z[pick].float(), near[pick], tokens(said), abar)
         for g in optimiser.param_groups:
-            g["lr"] = warm_cosine(step, steps, lr)
+            g["lr"] = warm_cosine(step, steps, lr, hold=0.8)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

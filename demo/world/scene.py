@@ -14,6 +14,7 @@ SIZE = 128     # pixels
 FRAMES = 16
 BACKGROUNDS = ("plain", "gradient", "striped")
 MOTIONS = ("moving right", "moving left", "moving up", "moving down", "growing", "shrinking", "spinning", "bouncing", "standing still")
+TILT = 0.25    # radians: what does not spin stands nearly upright
 DIRECTION = {"moving right": (1, 0), "moving left": (-1, 0), "moving up": (0, -1), "moving down": (0, 1)}
 
 
@@ -114,7 +115,7 @@ def random_body(rng: random.Random, shape: str, colour: str, motion: str, left: 
     dy = amount if motion in ("moving up", "moving down", "bouncing") else 0.0
     x = rng.uniform(left + reach + dx / 2, max(left + reach + dx / 2, right - reach - dx / 2))
     y = rng.uniform(reach + dy / 2, max(reach + dy / 2, SIZE - reach - dy / 2))
-    return Body(shape, colour, _jitter(colour, rng), (x, y), size, rng.uniform(-math.pi, math.pi) if rng.random() < 0.5 else 0.0, motion, amount)
+    return Body(shape, colour, _jitter(colour, rng), (x, y), size, rng.uniform(-TILT, TILT) if motion != "spinning" else rng.uniform(-math.pi, math.pi), motion, amount)
 
 
 def make_scene(rng: random.Random, bodies, ground: str, kind: str) -> Scene:

@@ -18,6 +18,7 @@ def m():
 
 def test_the_official_grid():
     assert timestep_grid(50, 941)[:2] == [1, 21] and timestep_grid(50, 881)[-1] == 881 and len(timestep_grid(50, 941)) == 48
+    assert len(timestep_grid(30, 999)) == 30 and timestep_grid(30, 999)[-1] == 958 and timestep_grid(50, 1) == [1]
 
 
 def test_inversion_is_ddim_upwards(m):
@@ -52,6 +53,12 @@ def test_start_latents(m):
     moved = translate(space.process_in(invert(m, z0, low, positive, negative, 1.0)).expand(3, -1, -1, -1), 60.0, 0.0)
     eps = (x[1:] - moved) / (sigmas[0] ** 2 - low[-1] ** 2) ** 0.5
     assert torch.allclose(eps, torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(9)), atol=1e-4)
+
+
+def test_the_lowest_level_is_the_picture_itself(m):
+    z0 = tiny.latents(1)
+    latent, _ = prepare(m, z0, tiny.conditioning(1), tiny.conditioning(2), frames=2, dx=0.0, dy=0.0, t0=1, t1=1, steps=10, cfg=1.0, seed=1)
+    assert torch.allclose(latent, z0.expand(2, -1, -1, -1), atol=1e-5)
 
 
 def test_equal_levels_need_no_noise(m):

@@ -1,0 +1,51 @@
+"""The host and the demo's models in this process, for training, measurements and benchmarks (the demo itself runs a server)."""
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+import torch
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+CHECKPOINT = WEIGHTS / "checkpoints" / "firstframe_demo.safetensors"
+VAE = WEIGHTS / "vae" / "firstframe_demo_vae.safetensors"
+
+
+def use_host() -> None:
+    """Makes the host's own network classes importable; COMFYUI_PATH names the ComfyUI folder."""
+    root = os.environ.get("COMFYUI_PATH")
+    if not root or not Path(root, "comfy").is_dir():
+        raise SystemExit(f"COMFYUI_PATH should name a ComfyUI folder, it is {root!r}.")
+    sys.path.insert(0, root)
+    argv, sys.argv = sys.argv, [sys.argv[0], "--use-pytorch-cross-attention"] + ([] if torch.cuda.is_available() else ["--cpu"])
+    import comfy.options
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args  # noqa: F401  (reads argv now)
+    sys.argv = argv
+
+
+@cache
+def load():
+    """(model, clip, vae) through the host's own loaders."""
+    use_host()
+    import comfy.sd
+    import comfy.utils
+
+    from . import comfy_support  # noqa: F401  (registers the demo model's class)
+    model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT), output_vae=False)
+    return model, clip, comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(VAE)))
+
+
+def encode(clip, texts) -> list:
+    """CONDITIONING with one entry of the batch per text."""
+    one = [clip.encode_from_tokens_scheduled(clip.tokenize(text))[0] for text in texts]
+    return [[torch.cat([c for c, _ in one]), one[0][1]]]
+
+
+def ksampler(model, latent: dict, positive, negative, *, seed: int, steps: int, cfg: float, sampler="euler", scheduler="normal", denoise=1.0) -> torch.Tensor:
+    """What the KSampler node computes."""
+    import comfy.sample
+    z = latent["samples"]
+    noise = comfy.sample.prepare_noise(z, seed)
+    return comfy.sample.sample(model, noise, steps, cfg, sampler, scheduler, positive, negative, z, denoise=denoise,
+                               noise_mask=latent.get("noise_mask"), disable_pbar=True, seed=seed)

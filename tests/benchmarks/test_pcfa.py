@@ -1,0 +1,32 @@
+"""The benchmark's floor counts the attention that Eq. 15 asks for, and the benchmark runs."""
+from functools import partial
+
+import pytest
+import torch
+from firstframe.attention_patches.cross_frame import groups
+from firstframe.attention_patches.pcfa import attended, draws
+from firstframe.benchmarks import pcfa
+from firstframe.tests import tiny_models as tiny
+
+
+@pytest.mark.parametrize("frames", [2, 8, 16])
+def test_the_floor_counts_the_keys_of_every_set_once(frames):
+    sets, n, clips = attended(tuple(range(frames)), "PCFA", 0.5, draws(0, 0, frames)), 36, 2
+    wanted = pcfa.pieces(clips * frames, n, frames, groups(sets))
+    assert sum(rows for rows, _ in wanted) == clips * frames
+    assert sum(rows * keys for rows, keys in wanted) == clips * n * sum(len(s) for s in sets)
+    assert pcfa.pieces(clips * frames, n, frames, None) == [(clips * frames, n)]
+
+
+def test_every_self_attention_of_a_step_is_found_and_no_other():
+    step = partial(tiny.sample, positive=pcfa.prompt(tiny.CONTEXT, 1), negative=pcfa.prompt(tiny.CONTEXT, 2))
+    calls = pcfa.self_attentions(step, tiny.model(), tiny.latents(4))
+    assert len(calls) == 6 + 1 + 9  # the transformer blocks of SD1.5's layout
+    assert {shape[0] for shape, _ in calls} == {2 * 4} and {shape[1] for shape, _ in calls} == {256, 64, 16, 4}
+
+
+def test_it_runs(capsys):
+    pcfa.measure("tiny", ("SD1.5", 32, [1, 1, 1, 1], 48, 3, 8), torch.device("cpu"), torch.float32, 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("tiny (cpu, float32") and len(lines) == 5
+    assert 0 < float(lines[-1].split()[3]) < 20

@@ -1,0 +1,120 @@
+"""The real page in a real browser: the workflows open whole, the nodes explain themselves, the Run button makes a clip that can be seen."""
+import json
+import re
+import time
+import urllib.parse
+
+import pytest
+from firstframe.demo import outputs, workflow
+from firstframe.demo.server import PACK
+from firstframe.tests import workflows
+from firstframe.tests.browser import chromium
+
+if not chromium.find():
+    pytest.skip("The page is not tested: there is no Chromium or Chrome on the PATH (on Debian: apt-get install chromium; elsewhere set CHROMIUM to its program).",
+                allow_module_level=True)
+
+SHOTS = PACK / "out" / "screenshots"
+SAVED = ("id", "type", "title", "pos", "mode", "widgets_values")  # the rest belongs to the page: drawing order, sizes of previews
+
+
+@pytest.fixture(scope="module")
+def page(host):
+    host.upload_image(workflows.PICTURE)
+    # The first visit begins with a dialog over the canvas, and the map of the graph lies over the results.
+    host.post("/api/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
+    with chromium.Page(host.url) as page:
+        page.until("app.graph && app.canvas && LiteGraph.registered_node_types['PCFAPatch'] && true", 240)
+        yield page
+
+
+@pytest.fixture(autouse=True)
+def nothing_uncaught(page):
+    before = len(page.errors)
+    yield
+    assert page.errors[before:] == []
+
+
+def open_file(page, ui: dict, name: str) -> None:
+    """As if the file was dropped on the canvas."""
+    page.evaluate(f"await app.handleFile(new File([{json.dumps(json.dumps(ui))}], {json.dumps(name)}, {{type: 'application/json'}}))")
+    page.until(f"app.graph.nodes.length === {len(ui['nodes'])}")
+
+
+def complaints(page) -> list[str]:
+    """The messages that lie over the canvas, after a moment in which they can appear."""
+    time.sleep(1.5)
+    return page.evaluate("[...document.querySelectorAll('[role=dialog],[role=alert],[role=status]')].map(e => e.innerText.trim()).filter(Boolean)")
+
+
+def on_screen(page, node: str, offset: str) -> list:
+    """Window coordinates of a point of a node; both are JavaScript, offset may use n (the node)."""
+    return page.evaluate(f"""(() => {{
+        const n = {node}, [x, y] = {offset}, canvas = app.canvas.canvas.getBoundingClientRect();
+        const p = app.canvas.ds.convertOffsetToCanvas([n.pos[0] + x, n.pos[1] + y]);
+        return [p[0] + canvas.left, p[1] + canvas.top];
+    }})()""")
+
+
+@pytest.mark.parametrize("path", workflows.ALL, ids=workflows.name)
+def test_it_opens_whole(page, path):
+    ui = workflow.load(path)
+    open_file(page, ui, path.name)
+    assert page.evaluate("app.graph.nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)") == []
+    model = ui["nodes"][[n["type"] for n in ui["nodes"]].index("CheckpointLoaderSimple")]["widgets_values"][0]
+    expected = f"{model} is missing" if path in workflows.FOR_USERS else None  # the demo's server has no SD1.5
+    assert [text for text in complaints(page) if not (expected and text.startswith(expected))] == []
+    again = page.evaluate("app.graph.serialize()")
+    by_id = [{n["id"]: {k: n.get(k) for k in SAVED} for n in graph["nodes"]} for graph in (ui, again)]
+    assert by_id[0] == by_id[1] and again["links"] == ui["links"] and again["version"] == 0.4
+    assert "What to change first" in page.evaluate("document.body.innerText")  # the note is drawn, not only kept
+
+
+def test_an_unknown_node_would_be_seen(page):
+    ui = workflow.load(workflows.FOR_DEMO[0])
+    ui["nodes"][-1]["type"] = "FF_NoSuchNode"
+    open_file(page, ui, "broken.json")
+    assert page.evaluate("app.graph.nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)") == ["FF_NoSuchNode"]
+    assert any("FF_NoSuchNode" in text for text in complaints(page))
+
+
+def test_the_run_button_makes_a_clip_that_the_page_shows(page, host):
+    path = workflows.FOR_DEMO[[p.stem for p in workflows.FOR_DEMO].index("PCFA")]
+    open_file(page, workflow.load(path), path.name)
+    saver = "app.graph.nodes.find(n => n.type === 'SaveAnimatedWEBP')"
+    button = page.until("(b => b && [b.x + b.width / 3, b.y + b.height / 2])(document.querySelector('[data-testid=queue-button]')?.getBoundingClientRect())")
+    before = set(host.get("/history"))
+    page.click(*button)
+    page.until(f"[...({saver}.imgs ?? [])].some(i => i.complete && i.naturalWidth > 0)", 300)
+    done, = set(host.get("/history")) - before
+    assert host.get(f"/history/{done}")[done]["status"]["status_str"] == "success"
+    source, width, height = page.evaluate(f"(i => [i.src, i.naturalWidth, i.naturalHeight])({saver}.imgs[0])")
+    assert (width, height) == (128, 128)
+    query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(source).query))
+    frames, _ = outputs.read_webp(host.fetch(query), 8.0)
+    assert len(frames) == 16
+    page.until("[...document.querySelectorAll('video')].some(v => v.videoWidth === 128)")  # Save Video shows its own
+    page.until("!document.body.innerText.includes('Job completed')")
+    page.screenshot(SHOTS / "PCFA.png")
+
+
+def test_every_node_has_its_tooltips_and_its_help_page(page, host):
+    ours = {i: spec for i, spec in host.object_info().items() if spec["python_module"].endswith("ComfyUI-FirstFrame")}
+    assert "PCFAPatch" in ours
+    for node_id, spec in ours.items():
+        page.evaluate(f"""(() => {{
+            app.graph.clear(); app.canvas.ds.scale = 1; app.canvas.ds.offset = [400, 300];
+            const n = LiteGraph.createNode({json.dumps(node_id)}); app.graph.add(n); n.pos = [0, 0]; app.canvas.setDirty(true, true);
+        }})()""")
+        widget = page.until("app.graph.nodes[0].widgets[0].last_y && app.graph.nodes[0].widgets[0].name")
+        x, y = on_screen(page, "app.graph.nodes[0]", "[n.size[0] / 2, n.widgets[0].last_y + 10]")
+        page.move(x - 20, y)
+        page.move(x, y)  # the tooltip follows when the mouse rests
+        tip = page.until("[...document.querySelectorAll('.node-tooltip')].filter(e => getComputedStyle(e).display !== 'none').map(e => e.innerText)[0]")
+        assert tip.split() == (spec["input"]["required"].get(widget) or spec["input"]["optional"][widget])[1]["tooltip"].split()
+        page.evaluate("(app.canvas.selectNode(app.graph.nodes[0]), app.canvas.setDirty(true, true), true)")
+        page.until("document.querySelector('[data-testid=info-button]')?.click() ?? true")
+        help_page = (PACK / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+        sentence = re.sub(r"[*`]", "", help_page.split("\n\n")[1].split(".")[0].replace("\n", " "))
+        page.until(f"document.body.innerText.replace(/\\s+/g, ' ').includes({json.dumps(sentence)})", 30)
+    page.screenshot(SHOTS / "help.png")

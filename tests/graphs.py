@@ -1,0 +1,56 @@
+"""API-format graphs of the demo world for tests on the real server. Import as `firstframe.tests.graphs`."""
+import copy
+
+CHECKPOINT, VAE = "firstframe_demo.safetensors", "firstframe_demo_vae.safetensors"
+PROMPT = "a red circle on a blue background"
+
+LOADERS = {
+    "model": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}},
+    "vae": {"class_type": "VAELoader", "inputs": {"vae_name": VAE}},
+    "positive": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["model", 1], "text": PROMPT}},
+    "negative": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["model", 1], "text": ""}},
+}
+
+
+def decode(latent: list, prefix: str = "test") -> dict:
+    return {
+        "decode": {"class_type": "VAEDecode", "inputs": {"samples": latent, "vae": ["vae", 0]}},
+        "save": {"class_type": "SaveAnimatedWEBP", "inputs": {"images": ["decode", 0], "filename_prefix": prefix, "fps": 8.0, "lossless": True, "quality": 80, "method": "fastest"}},
+    }
+
+
+def plain(frames: int = 3, steps: int = 2, seed: int = 4) -> dict:
+    """Text to pictures, nothing of ours in it."""
+    return copy.deepcopy({
+        **LOADERS,
+        "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": frames}},
+        "sample": {"class_type": "KSampler", "inputs": {
+            "model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0],
+            "seed": seed, "steps": steps, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}},
+        **decode(["sample", 0]),
+    })
+
+
+def pcfa(picture: str, frames: int = 3, **rest) -> dict:
+    """A picture as the first frame, PCFAPatch on the model."""
+    graph = plain(frames, **rest)
+    graph["picture"] = {"class_type": "LoadImage", "inputs": {"image": picture}}
+    graph["encode"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["picture", 0], "vae": ["vae", 0]}}
+    graph["latent"] = {"class_type": "FF_PictureToFrames", "inputs": {"samples": ["encode", 0], "frames": frames, "keep_first": True}}
+    graph["patch"] = {"class_type": "PCFAPatch", "inputs": {"model": ["model", 0], "p": 0.5, "seed": 0, "start_percent": 0.0, "end_percent": 1.0}}
+    graph["sample"]["inputs"] |= {"model": ["patch", 0], "denoise": 0.75}
+    return graph
+
+
+def i2v_zero(picture: str, frames: int = 3, steps: int = 10) -> dict:
+    """The baseline of the PiLife paper."""
+    graph = pcfa(picture, frames)
+    del graph["patch"], graph["latent"]
+    graph["zero"] = {"class_type": "FF_I2VZero", "inputs": {
+        "model": ["model", 0], "samples": ["encode", 0], "positive": ["positive", 0], "negative": ["negative", 0], "frames": frames,
+        "attention": "first", "p": 0.5, "seed": 0, "motion_x": 12.0, "motion_y": 12.0, "steps": steps}}
+    graph["euler"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}}
+    graph["sample"] = {"class_type": "SamplerCustom", "inputs": {
+        "model": ["zero", 0], "add_noise": False, "noise_seed": 0, "cfg": 4.0, "positive": ["positive", 0], "negative": ["negative", 0],
+        "sampler": ["euler", 0], "sigmas": ["zero", 2], "latent_image": ["zero", 1]}}
+    return graph

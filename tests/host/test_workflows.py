@@ -1,0 +1,112 @@
+"""Every workflow file on the real server: its values fit the nodes, it explains itself, it runs, it repeats itself bit for bit."""
+import pytest
+from firstframe.demo import outputs, workflow
+from firstframe.tests import workflows
+from PIL import Image
+
+NUMBERS = {"INT": int, "FLOAT": (int, float)}
+PLAIN = {"STRING": str, "BOOLEAN": bool, **NUMBERS}
+FILES = {"CheckpointLoaderSimple", "VAELoader", "LoadImage"}  # their choices are the user's files
+every_workflow = pytest.mark.parametrize("path", workflows.ALL, ids=workflows.name)
+
+
+@pytest.fixture(scope="module")
+def info(host):
+    return host.object_info()
+
+
+@pytest.fixture(scope="module")
+def image(host):
+    return host.upload_image(workflows.PICTURE)
+
+
+def complaint(kind: str, options: dict, value) -> str | None:
+    """What is wrong with a widget's saved value."""
+    choices = [c["key"] if kind == workflow.DYNAMIC else c for c in options.get("options") or []]
+    if kind in ("COMBO", workflow.DYNAMIC):
+        return None if value in choices else f"{value!r} is none of {choices}"
+    if not isinstance(value, PLAIN[kind]) or kind in NUMBERS and isinstance(value, bool):
+        return f"{value!r} is no {kind}"
+    if kind in NUMBERS and not options.get("min", value) <= value <= options.get("max", value):
+        return f"{value} is outside {options['min']} to {options['max']}"
+    return None
+
+
+def test_there_are_workflows_for_users_and_their_twins_for_the_demo():
+    assert {p.name for p in workflows.FOR_USERS} == {p.name for p in workflows.FOR_DEMO} >= {"PCFA.json", "I2V-Zero.json"}
+    for user, demo in zip(workflows.FOR_USERS, workflows.FOR_DEMO):
+        kinds = [sorted(n["type"] for n in workflow.load(p)["nodes"] if n["type"] != "VAELoader") for p in (user, demo)]
+        assert kinds[0] == kinds[1]
+
+
+@every_workflow
+def test_every_value_fits_its_widget(path, info):
+    wrong = []
+    for node in filter(workflow.runs, workflow.load(path)["nodes"]):
+        specs = {n: (kind, options) for n, kind, options in workflow.inputs_of(info[node["type"]]["input"])}
+        widgets = workflow.widgets(node, info[node["type"]]["input"])
+        wrong += [f"{workflow.name_of(node)}: {n} is not saved" for n, place, _ in widgets if place is None]
+        wrong += [f"{workflow.name_of(node)}: has no input {e['name']}" for e in node["inputs"] if e["type"] != "IMAGEUPLOAD" and e["name"].split(".")[0] not in specs]
+        if node["type"] not in FILES:
+            found = [(n, complaint(*specs[n], value)) for n, _, value in widgets if n in specs]
+            wrong += [f"{workflow.name_of(node)}: {n}: {text}" for n, text in found if text]
+        if info[node["type"]]["python_module"].endswith("ComfyUI-FirstFrame"):
+            controls = sum(v in workflow.AFTER_GENERATE for v in node["widgets_values"])
+            wrong += [f"{workflow.name_of(node)}: {len(node['widgets_values'])} values"] if len(node["widgets_values"]) != len(widgets) + controls else []
+    assert wrong == []
+
+
+@every_workflow
+def test_it_says_what_it_does_and_which_files_go_where(path):
+    ui = workflow.load(path)
+    notes = [n["widgets_values"][0] for n in ui["nodes"] if n["type"] in workflow.NOTES]
+    assert len(notes) == 1 and "What to change first" in notes[0]
+    for node in ui["nodes"]:
+        if node["type"] in ("CheckpointLoaderSimple", "VAELoader"):
+            assert f"`{node['widgets_values'][0]}` in `models/{'vae' if node['type'] == 'VAELoader' else 'checkpoints'}`" in notes[0]
+    assert sorted(n["title"] for n in ui["nodes"] if n["type"] == "CLIPTextEncode") == ["Negative prompt", "Prompt"]
+    assert {v for n in ui["nodes"] for v in n.get("widgets_values") or [] if v in workflow.AFTER_GENERATE} == {"fixed"}
+
+
+@every_workflow
+def test_no_node_lies_on_another(path):
+    title = 30
+    boxes = [(n["pos"][0], n["pos"][1] - title, n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1]) for n in workflow.load(path)["nodes"]]
+    assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]]
+
+
+def test_the_template_browser_gets_the_workflows_and_their_thumbnails(host):
+    ours = host.get("/workflow_templates")["ComfyUI-FirstFrame"]
+    assert sorted(ours) == [p.stem for p in workflows.FOR_USERS]
+    for path in workflows.FOR_USERS:
+        file = path.with_suffix(".jpg")
+        assert host._request(f"/api/workflow_templates/ComfyUI-FirstFrame/{file.name}") == file.read_bytes()
+        with Image.open(file) as picture:
+            assert picture.size == (400, 400)
+        assert file.stat().st_size < 60_000
+
+
+def run(host, graph):
+    """(WEBP bytes, its frames, the MP4's frames) of a run that computed every node."""
+    out = host.run(graph)
+    last = next(iter(host.get("/history?max_items=1").values()))
+    assert [data["nodes"] for event, data in last["status"]["messages"] if event == "execution_cached"] == [[]]
+    (node, webp), = outputs.saved(out, ".webp")
+    (_, mp4), = outputs.saved(out, ".mp4")
+    data = host.fetch(webp)
+    return data, outputs.read_webp(data, graph[node]["inputs"]["fps"])[0], outputs.read_video(host.fetch(mp4))[0]
+
+
+@every_workflow
+def test_it_saves_a_video_and_the_same_seed_gives_the_same_bits(path, host, info, image):
+    graph = workflows.small_graph(path, info, image)
+    data, frames, video = run(host, graph)
+    assert len(frames) == len(video) == workflows.frames_of(graph) >= 3
+    assert frames[0].size == video[0].size == (128, 128)
+    assert min(workflows.difference(a, b) for a, b in zip(frames[1:], frames)) > 0.001  # something moves in every frame
+    if "PCFA" in path.name:
+        with Image.open(workflows.PICTURE) as picture:
+            assert workflows.difference(frames[0], picture) < 0.05
+    _, other, _ = run(host, workflows.small_graph(path, info, image, seed=77))
+    assert max(workflows.difference(a, b) for a, b in zip(frames, other)) > 0.001
+    assert run(host, graph)[0] == data

@@ -1,0 +1,52 @@
+"""The workflow files that the pack brings along, and how tests make them small. Import as `firstframe.tests.workflows`."""
+import numpy as np
+from firstframe.demo import workflow
+from firstframe.demo.server import PACK
+from firstframe.tests import graphs
+
+PICTURE = PACK / "demo" / "example.png"
+FOR_USERS = sorted((PACK / "workflows").glob("*.json"))
+FOR_DEMO = sorted((PACK / "demo" / "workflows").glob("*.json"))
+ALL = [*FOR_USERS, *FOR_DEMO]
+SMALL = {("KSampler", "steps"): 2, ("FF_I2VZero", "steps"): 10}  # widgets by node type
+TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FF_I2VZero", "frames"): 3}
+
+
+def name(path) -> str:
+    return path.relative_to(PACK).as_posix()
+
+
+def change(ui: dict, info: dict, values: dict) -> dict:
+    """The same UI-format graph with other widget values, {(node type, widget): value}."""
+    for node in filter(workflow.runs, ui["nodes"]):
+        for widget, place, _ in workflow.widgets(node, info[node["type"]]["input"]):
+            if (node["type"], widget) in values:
+                node["widgets_values"][place] = values[node["type"], widget]
+    return ui
+
+
+def with_demo_models(graph: dict) -> dict:
+    """An API-format graph for SD1.5, on the demo's checkpoint and VAE."""
+    loaders = [i for i, node in graph.items() if node["class_type"] == "CheckpointLoaderSimple"]
+    for i in loaders:
+        graph[i]["inputs"]["ckpt_name"] = graphs.CHECKPOINT
+    if not any(node["class_type"] == "VAELoader" for node in graph.values()):
+        for node in graph.values():
+            node["inputs"] = {k: ["vae", 0] if isinstance(v, list) and v[0] in loaders and v[1] == 2 else v for k, v in node["inputs"].items()}
+        graph["vae"] = graphs.LOADERS["vae"]
+    return graph
+
+
+def small_graph(path, info: dict, image: str, **values) -> dict:
+    """API format, quick to run: few steps; the SD1.5 ones on the demo's models, 128 pixels, three frames. values as for the demo command."""
+    ui = change(workflow.load(path), info, SMALL if path in FOR_DEMO else TINY)
+    return with_demo_models(workflow.to_api(workflow.set_values(ui, info, image=image, **values), info))
+
+
+def frames_of(graph: dict) -> int:
+    return next(node["inputs"]["frames"] for node in graph.values() if node["class_type"] in ("FF_PictureToFrames", "FF_I2VZero"))
+
+
+def difference(a, b) -> float:
+    """Mean absolute difference of two Pillow pictures, 0 to 1."""
+    return float(np.abs(np.asarray(a.convert("RGB"), float) - np.asarray(b.convert("RGB"), float)).mean() / 255)
