@@ -86,7 +86,11 @@ def test_the_run_button_makes_a_clip_that_the_page_shows(page, host):
     before = set(host.get("/history"))
     page.click(*button)
     page.until(f"[...({saver}.imgs ?? [])].some(i => i.complete && i.naturalWidth > 0)", 300)
-    done, = set(host.get("/history")) - before
+    end = time.monotonic() + 120
+    while not (new := set(host.get("/history")) - before):  # the preview comes before the run is over
+        assert time.monotonic() < end, "the page shows a result, and the server never finished"
+        time.sleep(0.2)
+    done, = new
     assert host.get(f"/history/{done}")[done]["status"]["status_str"] == "success"
     source, width, height = page.evaluate(f"(i => [i.src, i.naturalWidth, i.naturalHeight])({saver}.imgs[0])")
     assert (width, height) == (128, 128)

@@ -97,7 +97,8 @@ def test_a_signal_ends_the_server_too(files, sign, code):
     (files / "long.json").write_text(json.dumps(ui))
     Image.effect_noise((512, 512), 80).save(files / "noise.png")
     process = subprocess.Popen([*RUN, "--image", "noise.png", "--workflow", "long.json"], cwd=files, env={**os.environ, "TMPDIR": str(temp)},
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background jobs inherit it ignored
     try:
         port = int(wait_for_log(process, temp, r"http://127\.0\.0\.1:(\d+)"))
         wait_for_log(process, temp, "got prompt")
