@@ -80,7 +80,7 @@ def test_the_template_browser_gets_the_workflows_and_their_thumbnails(host):
     assert sorted(ours) == [p.stem for p in workflows.FOR_USERS]
     for path in workflows.FOR_USERS:
         file = path.with_suffix(".jpg")
-        assert host._request(f"/api/workflow_templates/ComfyUI-FirstFrame/{file.name}") == file.read_bytes()
+        assert host.request(f"/api/workflow_templates/ComfyUI-FirstFrame/{file.name}") == file.read_bytes()
         with Image.open(file) as picture:
             assert picture.size == (400, 400)
         assert file.stat().st_size < 60_000

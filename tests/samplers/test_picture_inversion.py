@@ -1,0 +1,122 @@
+"""Inversion through the real guider on tiny random UNets: against the same walk with the model called by hand, and what it leaves behind."""
+import comfy.lora
+import comfy.sample
+import comfy.samplers
+import pytest
+import torch
+from firstframe.samplers.motion_aware_inversion import OPTIMISERS, Optimisation, trajectory, walk_back
+from firstframe.samplers.picture_inversion import as_conditioning, invert_picture, percents
+from firstframe.tests import tiny_models as tiny
+
+FEW = dict(steps=8, start=761, guidance=3.0, refine=0)
+
+
+def calm(m):
+    """eps of about unit size, as a trained model's is."""
+    with torch.no_grad():
+        for p in m.model.diffusion_model.out[2].parameters():
+            p.mul_(0.3)
+    return m
+
+
+@pytest.fixture(scope="module")
+def m():
+    return calm(tiny.model())
+
+
+def invert(m, mode="conditional", options=None, positive=None, **rest):
+    return invert_picture(m, tiny.latents(1), positive or tiny.conditioning(1), tiny.conditioning(2), mode=mode,
+                          options=options or Optimisation(inner=3, steps=8), **{**FEW, **rest})
+
+
+@pytest.mark.parametrize("mode", ["conditional", "null-text", "none"])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_equals_the_walk_with_the_model_called_by_hand(m, mode, optimiser):
+    options = Optimisation(inner=0 if mode == "none" else 3, steps=8, optimiser=optimiser)
+    z, ours = invert(m, mode, options)
+    space, c, u = m.get_model_object("latent_format"), tiny.conditioning(1)[0][0], tiny.conditioning(2)[0][0]
+    sigmas = ours.sigmas
+
+    def eps(x, i, context):
+        return (x - m.model.apply_model(x, sigmas[i].expand(1), c_crossattn=context)) / sigmas[i]
+
+    def branch(x, i, psi):
+        return eps(x, i, psi[0]) if mode != "null-text" else eps(x, i, psi[0]) + 3.0 * (eps(x, i, c).detach() - eps(x, i, psi[0]))
+    with torch.enable_grad():
+        Z = trajectory(lambda x, i: eps(x, i, c), space.process_in(tiny.latents(1)), sigmas)
+        walk = walk_back(branch, Z, sigmas, [u if mode == "null-text" else c], options)
+    assert tiny.difference(ours.trajectory, Z) < 1e-4 and tiny.difference(ours.walked, walk.Z) < 1e-4
+    assert tiny.difference(space.process_in(z), walk.Z[:1]) < 1e-4
+    assert [len(n) for n in ours.losses] == [len(n) for n in walk.losses]
+    assert torch.allclose(ours.walked[:1] + sigmas[-1] * ours.eps_rec, ours.trajectory[-1:], atol=1e-5)
+
+
+def test_the_model_samples_the_same_bits_afterwards_and_the_inversion_too():
+    with torch.inference_mode():  # as the host's executor runs nodes, with weights loaded in it
+        m, z = calm(tiny.model()), tiny.latents(1)
+        before, patches = tiny.sample(m, z), str(m.model_options)
+        _, first = invert(m)
+        _, again = invert(m)
+        assert torch.equal(tiny.sample(m, z), before) and str(m.model_options) == patches
+    assert torch.equal(first.walked, again.walked) and all(torch.equal(a[0], b[0]) for a, b in zip(first.psi[1:], again.psi[1:]))
+    assert not any("forward" in vars(b) for b in m.model.diffusion_model.modules())
+
+
+@pytest.mark.parametrize("shape", ["SD1.5", "SDXL"])
+def test_checkpointing_changes_nothing(shape):
+    m = calm(tiny.model(shape))
+    (_, off), (_, on) = invert(m, checkpointing="off"), invert(m, checkpointing="on")
+    assert tiny.difference(on.walked, off.walked) < 1e-5 and off.backward > 4
+    assert not any("forward" in vars(b) for b in m.model.diffusion_model.modules())
+
+
+def test_weight_patches_take_part(m):
+    key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+    patched = m.clone()
+    patched.add_patches({key: ("diff", (torch.randn_like(m.model.get_parameter(key)),))}, 1.0)
+    plain, changed, after = invert(m)[1], invert(patched)[1], invert(m)[1]
+    assert not torch.equal(plain.walked, changed.walked) and torch.equal(plain.walked, after.walked)
+
+
+def test_the_conditioning_leads_a_stock_sampler_back(m):
+    """Euler over the inversion's own levels with one psi_t a step lands on the reconstruction."""
+    positive = tiny.conditioning(1)
+    z, inversion = invert(m, positive=positive)
+    conditioning = as_conditioning(inversion, positive)
+    assert len(conditioning) == len(inversion.timesteps)
+    space = m.get_model_object("latent_format")
+    sigmas = inversion.sigmas.flip(0)
+    start = space.process_out(inversion.trajectory[-1:])
+    out = comfy.sample.sample_custom(m, torch.zeros_like(start), 1.0, comfy.samplers.sampler_object("euler"), sigmas, conditioning, tiny.conditioning(2),
+                                     start, disable_pbar=True, seed=0)
+    assert tiny.difference(out, z) < 1e-4
+    plain = comfy.sample.sample_custom(m, torch.zeros_like(start), 1.0, comfy.samplers.sampler_object("euler"), sigmas, positive, tiny.conditioning(2),
+                                       start, disable_pbar=True, seed=0)
+    assert tiny.difference(plain, z) > 1e-3  # the embeddings matter
+
+
+def test_ranges_meet_half_way_and_cover_everything():
+    grid = [1, 126, 251, 376]
+    assert percents(grid, 4)[0] == 0 and percents(grid, 1)[1] == 1
+    assert all(percents(grid, i)[0] == percents(grid, i + 1)[1] for i in (1, 2, 3))
+    assert percents(grid, 3) == pytest.approx((1 - 313.5 / 999, 1 - 188.5 / 999))
+
+
+def test_an_interrupt_leaves_the_model_as_it_was(m, monkeypatch):
+    import comfy.model_management as mm
+    z = tiny.latents(1)
+    before, seen = tiny.sample(m, z), []
+    call = m.model.apply_model
+
+    def count(*args, **kwargs):
+        seen.append(1)
+        if len(seen) == 10:
+            mm.interrupt_current_processing()
+        return call(*args, **kwargs)
+    monkeypatch.setattr(m.model, "apply_model", count)
+    with pytest.raises(mm.InterruptProcessingException):
+        invert(m, checkpointing="on")
+    monkeypatch.undo()
+    assert len(seen) == 10
+    assert torch.equal(tiny.sample(m, z), before)
+    assert not any("forward" in vars(b) for b in m.model.diffusion_model.modules())
