@@ -2,10 +2,12 @@
 from comfy_api.latest import ComfyExtension
 
 from .nodes.frames import PictureToFrames
+from .nodes.inversion import MotionAwareInversion
+from .nodes.motion_noise import MotionNoiseInit, NoiseClipper
 from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
-NODES = [PictureToFrames, PCFAPatch, I2VZero]
+NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper]
 
 
 class FirstFrame(ComfyExtension):

@@ -67,11 +67,12 @@ class Optimisation:
 @dataclass(frozen=True)
 class Walk:
     """The walk back. Z: Z*_T .. Z*_0 reversed to ascend like the trajectory, [T+1,C,h,w]; psi[i]: that of level i (psi[0] is None);
-    losses[i]: those of level i's inner steps in their order."""
+    losses[i]: those of level i's inner steps in their order; backward: backward passes spent."""
 
     Z: torch.Tensor
     psi: list
     losses: list
+    backward: int
 
 
 def back_step(branch, x, i, psi, sigmas):
@@ -112,7 +113,7 @@ def adam(branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen)
         seen(i, j + 1, x, y.detach())
         if loss < enough:
             break
-    return None, losses
+    return None, losses, len(losses)
 
 
 def polyak(branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> tuple:
@@ -123,7 +124,7 @@ def polyak(branch, x, i, psi, target, sigmas, options: Optimisation, n: int, see
     the latent of the kept embedding is not computed again.
     """
     enough = options.at(n)[1] / 4  # Adam, which looks only afterwards, ends about that far below its own mark
-    losses, best, share = [], None, 1.0
+    losses, best, share, backward = [], None, 1.0, 0
     for j in range(options.inner + 1):
         last = j == options.inner
         with torch.set_grad_enabled(not last):
@@ -140,7 +141,7 @@ def polyak(branch, x, i, psi, target, sigmas, options: Optimisation, n: int, see
         if last or best[0] < enough:
             break
         if better:
-            grads = gradient(y, target, sigmas[i - 1], psi)[1]
+            grads, backward = gradient(y, target, sigmas[i - 1], psi)[1], backward + 1
             square = sum(float(g.square().sum()) for g in grads)
             if square == 0:
                 break
@@ -148,7 +149,7 @@ def polyak(branch, x, i, psi, target, sigmas, options: Optimisation, n: int, see
             p.data.copy_(b - share * best[0] / square * g)
     for p, b in zip(psi, best[2]):
         p.data.copy_(b)
-    return best[1], losses
+    return best[1], losses, backward
 
 
 def walk_back(branch: Callable, Z: torch.Tensor, sigmas: torch.Tensor, psi: list, options: Optimisation, seen: Callable = lambda i, j, x, y: None,
@@ -161,12 +162,14 @@ def walk_back(branch: Callable, Z: torch.Tensor, sigmas: torch.Tensor, psi: list
     T = len(sigmas) - 1
     update = adam if options.optimiser == OPTIMISERS[1] else polyak
     x, walked, kept, losses = Z[-1:], [Z[-1:]], [None] * (T + 1), [[] for _ in range(T + 1)]
+    backward = 0
     for n, i in enumerate(range(T, 0, -1)):
         with torch.no_grad():
             prepare(x, i)
         psi, y = [p.detach().clone().requires_grad_() for p in psi], None
         if options.inner:
-            y, losses[i] = update(branch, x, i, psi, Z[i - 1:i], sigmas, options, n, seen)
+            y, losses[i], spent = update(branch, x, i, psi, Z[i - 1:i], sigmas, options, n, seen)
+            backward += spent
         if y is None:
             with torch.no_grad():
                 y = back_step(branch, x, i, psi, sigmas)
@@ -174,4 +177,4 @@ def walk_back(branch: Callable, Z: torch.Tensor, sigmas: torch.Tensor, psi: list
         psi = [p.detach() for p in psi]
         kept[i], x = psi, y
         walked.append(y)
-    return Walk(torch.cat(walked[::-1]), kept, losses)
+    return Walk(torch.cat(walked[::-1]), kept, losses, backward)

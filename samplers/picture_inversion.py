@@ -11,7 +11,7 @@ import torch
 
 from .gradients import checkpointed, differentiable_attention, plain, plain_weights, wants_checkpointing
 from .inversion import sigmas_of, timestep_grid
-from .motion_aware_inversion import Optimisation, Walk, trajectory, walk_back
+from .motion_aware_inversion import Optimisation, trajectory, walk_back
 from .motion_noise import recovered_noise
 
 MODES = ("conditional", "null-text", "none")
@@ -34,7 +34,7 @@ class Inversion:
     losses: list
     calls: int
     backward: int
-    model: str
+    space: object
 
     @property
     def eps_rec(self) -> torch.Tensor:
@@ -142,10 +142,9 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
     guider.set_conds(positive, negative if mode == "null-text" else positive)
     callback = latent_preview.prepare_callback(m, 1)
     z = guider.sample(torch.zeros_like(z0), z0, sampler, sigmas, callback=callback, seed=seed)
-    walk: Walk = sampler.walk
-    backward = 0 if mode == "none" else sum(len(n) for n in walk.losses)
+    walk = sampler.walk
     return z.cpu(), Inversion(tuple(grid), sigmas, sampler.trajectory.cpu(), walk.Z.cpu(), [p and [e.cpu() for e in p] for p in walk.psi], walk.losses,
-                              sampler.calls, backward, type(m.model).__name__)
+                              sampler.calls, walk.backward, m.get_model_object("latent_format"))
 
 
 def percents(timesteps, i: int) -> tuple[float, float]:

@@ -54,3 +54,19 @@ def i2v_zero(picture: str, frames: int = 3, steps: int = 10) -> dict:
         "model": ["zero", 0], "add_noise": False, "noise_seed": 0, "cfg": 4.0, "positive": ["positive", 0], "negative": ["negative", 0],
         "sampler": ["euler", 0], "sigmas": ["zero", 2], "latent_image": ["zero", 1]}}
     return graph
+
+
+def pilife(picture: str, frames: int = 3, steps: int = 8, mode: str = "conditional") -> dict:
+    """Inversion, motion noise, clipper and PCFA, sampled with the host's custom sampler."""
+    graph = pcfa(picture, frames)
+    graph["invert"] = {"class_type": "MotionAwareInversion", "inputs": {
+        "model": ["model", 0], "samples": ["encode", 0], "positive": ["positive", 0], "negative": ["negative", 0], "mode": mode,
+        "steps": steps, "start_timestep": 761, "guidance": 4.0, "inner_steps": 3}}
+    graph["init"] = {"class_type": "MotionNoiseInit", "inputs": {"inversion": ["invert", 1], "frames": frames, "eta": 1.0, "seed": 1}}
+    graph["clip"] = {"class_type": "NoiseClipper", "inputs": {"noise": ["init", 0], "inversion": ["invert", 1], "margin": 0.1, "seed": 2}}
+    graph["latent"]["inputs"] |= {"samples": ["invert", 0], "keep_first": False}
+    graph["guider"] = {"class_type": "CFGGuider", "inputs": {"model": ["patch", 0], "positive": ["positive", 0], "negative": ["invert", 2], "cfg": 4.0}}
+    graph["euler"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}}
+    graph["sample"] = {"class_type": "SamplerCustomAdvanced", "inputs": {
+        "noise": ["clip", 0], "guider": ["guider", 0], "sampler": ["euler", 0], "sigmas": ["invert", 3], "latent_image": ["latent", 0]}}
+    return graph

@@ -1,0 +1,109 @@
+"""The node of PiLife's motion-aware inversion. It wires; the maths is in samplers/motion_aware_inversion.py."""
+import comfy.model_sampling
+import torch
+from comfy_api.latest import io, ui
+
+from ..attention_patches.cross_frame import check_model
+from ..attention_patches.frames import check_channels
+from ..samplers.first_frame import check_picture
+from ..samplers.loss_plot import loss_plot
+from ..samplers.motion_aware_inversion import OPTIMISERS, Optimisation
+from ..samplers.picture_inversion import MODES, as_conditioning, invert_picture
+from .common import expert
+
+InversionType = io.Custom("INVERSION")
+WHO = "Motion-Aware Inversion"
+
+
+def check_schedule(model) -> None:
+    """Raises ValueError for flow-matching models, which have no DDIM schedule."""
+    if isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
+        raise ValueError(f"{WHO} walks the noise schedule of diffusion models such as SD1.5 and SDXL, got the flow-matching model {type(model.model).__name__}. "
+                         f"Load a diffusion checkpoint in Load Checkpoint, or remove the Model Sampling node in front.")
+
+
+def report(inversion, mode: str) -> str:
+    return (f"{mode}: {len(inversion.timesteps)} levels up to t = {inversion.timesteps[-1]}; {inversion.calls} model calls, {inversion.backward} of them with gradients. "
+            f"Reconstruction: PSNR {inversion.psnr:.1f} dB (in the latent).")
+
+
+class MotionAwareInversion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MotionAwareInversion",
+            display_name="Motion-Aware Inversion (PiLife)",
+            category="FirstFrame/PiLife",
+            description="Turns a picture back into the noise it would be sampled from, and finds for every noise level the prompt embedding "
+                        "that brings exactly this picture back (PiLife, Eq. 6; null-text inversion). For SD1.5- and SDXL-type models.",
+            inputs=[
+                io.Model.Input("model",
+                               tooltip="SD1.5- or SDXL-type model, with any LoRA. Without patches that need a clip (put PCFA on the model that samples). "
+                                       "Left unchanged."),
+                io.Latent.Input("samples", tooltip="The picture, from VAE Encode (exactly one)."),
+                io.Conditioning.Input("positive", tooltip="The motion prompt: what the picture shows and how it will move. ControlNet and areas may be in it."),
+                io.Combo.Input("mode", options=list(MODES), default="conditional",
+                               tooltip="conditional: the prompt's own embedding is optimised, without guidance (the paper). null-text: the negative "
+                                       "prompt's is,"
+                                       "with guidance (Mokady et al.). none: plain DDIM, nothing is optimised (neutral)."),
+                io.Int.Input("steps", default=50, min=2, max=1000,
+                             tooltip="Length of the whole DDIM schedule; the part below start_timestep is walked. More is slower and follows the picture "
+                                     "more closely."),
+                io.Int.Input("start_timestep", default=761, min=1, max=999,
+                             tooltip="How far up the noise the picture is taken, 1 to 999 (761 in the paper). Higher frees the clip more from the picture. "
+                                     "Rounded down to the grid of 'steps'."),
+                io.Conditioning.Input("negative", optional=True, tooltip="Only for mode null-text: where its embedding starts, usually an empty prompt."),
+                expert(io.Float.Input("guidance", default=7.5, min=1.0, max=30.0, step=0.1,
+                                      tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
+                                              "sampler. 1: no guidance, and nothing to optimise.")),
+                expert(io.Combo.Input("optimiser", options=list(OPTIMISERS), default=OPTIMISERS[0],
+                                      tooltip="Polyak: steps of length loss / gradient squared, few are needed. Adam (paper): the published one, slower.")),
+                expert(io.Int.Input("inner_steps", default=10, min=0, max=500,
+                                    tooltip="Optimisation steps at each level, at most (10 in the paper). 0: none. More is slower and can only help where "
+                                            "the loss still falls.")),
+                expert(io.Float.Input("learning_rate", default=1e-2, min=1e-5, max=1.0, step=1e-3, round=False,
+                                      tooltip="Adam's at the first level; it falls to half along the walk. Polyak needs none and ignores it. Too high: the "
+                                              "loss rises.")),
+                expert(io.Float.Input("early_stop", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False,
+                                      tooltip="Mean squared error at which the first level is good enough; it grows by 2e-5 a level of 50. Higher is "
+                                              "faster and less exact. 0: smallest.")),
+                expert(io.Int.Input("refine", default=2, min=0, max=20,
+                                    tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as "
+                                            "published. 2 makes most optimisation needless.")),
+                expert(io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto",
+                                      tooltip="on: a fraction of the memory, about 1.3 times the time of optimisation steps; results agree to rounding. "
+                                              "auto: on when memory would not do.")),
+                expert(io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
+                                    tooltip="For patches in the model that draw at random; the inversion itself does not.")),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="The reconstruction z0*: the clip's first frame."),
+                InversionType.Output(display_name="inversion",
+                                     tooltip="Noise levels, both walks, embeddings and the picture's own noise, for Motion Noise and Noise Clipper."),
+                io.Conditioning.Output(display_name="conditioning",
+                                       tooltip="The found embeddings, each on its own timestep range: as negative in the sampler (paper), or as positive "
+                                               "with cfg 1 to see the reconstruction."),
+                io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels from start_timestep down to 0, for SamplerCustomAdvanced."),
+                io.Image.Output(display_name="plot", tooltip="The losses by timestep: first of each level in grey, least in red."),
+                io.String.Output(display_name="report", tooltip="Model calls spent and how close the reconstruction is."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, samples, positive, mode, steps, start_timestep, negative=None, guidance=7.5, optimiser=OPTIMISERS[0], inner_steps=10,
+                learning_rate=1e-2, early_stop=1e-5, refine=2, checkpointing="auto", seed=0) -> io.NodeOutput:
+        z0 = samples["samples"]
+        check_picture(z0, WHO)
+        check_model(model, WHO)
+        check_schedule(model)
+        check_channels(z0, model.get_model_object("latent_format").latent_channels, WHO)
+        if mode == "null-text" and negative is None:
+            raise ValueError(f"{WHO}: mode null-text optimises the negative prompt's embedding, and 'negative' is not connected. Connect CLIP Text Encode with an empty text.")
+        options = Optimisation(0 if mode == "none" else inner_steps, learning_rate, early_stop, steps=steps, optimiser=optimiser)
+        z, inversion = invert_picture(model, z0, positive, negative, mode=mode, steps=steps, start=start_timestep, guidance=guidance, refine=refine,
+                                      options=options, checkpointing=checkpointing, seed=seed)
+        text = report(inversion, mode)
+        plot = loss_plot(inversion.timesteps, inversion.losses, text.split(". ")[-1])
+        shown = {**ui.PreviewImage(plot, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
+        conditioning = as_conditioning(inversion, negative if mode == "null-text" else positive)
+        return io.NodeOutput({"samples": z}, inversion, conditioning, torch.flip(inversion.sigmas, (0,)), plot, text, ui=shown)

@@ -1,0 +1,63 @@
+"""NOISE objects of a clip that starts from a picture's inversion, for the host's custom samplers, and the same as a noised LATENT."""
+from collections.abc import Callable
+
+import torch
+
+from .motion_noise import fresh_noise, mask_to_attention, motion_noise
+from .noise_clip import clip_noise
+
+
+class StartNoise:
+    """A host NOISE. make(shape [F,C,h,w], latent) -> noise; seed as the host's own NOISE has it; frames: the clip it was meant for, or None."""
+
+    def __init__(self, make: Callable, seed: int, frames: int | None = None):
+        self.make, self.seed, self.frames = make, seed, frames
+
+    def generate_noise(self, latent: dict) -> torch.Tensor:
+        return self.make(tuple(latent["samples"].shape), latent)
+
+
+def check_size(shape, inversion, who: str) -> None:
+    """Raises ValueError unless shape [F,C,h,w] has the inversion's C, h, w and at least two frames."""
+    own = tuple(inversion.trajectory.shape[1:])
+    if len(shape) != 4 or tuple(shape[1:]) != own:
+        raise ValueError(
+            f"{who} belongs to an inversion of latents {list(own)} and is asked for noise of {list(shape)}. "
+            f"Sample a clip of the inverted picture: connect Motion-Aware Inversion's latent to Picture to Frames and that to the sampler."
+        )
+    if shape[0] < 2:
+        raise ValueError(f"{who} makes the noise of a clip and needs at least 2 frames, got {shape[0]}. Give the latent one entry per frame with Picture to Frames.")
+
+
+def attention_noise(inversion, mask: torch.Tensor | None, eta: float, seed: int, base=None, frames: int | None = None) -> StartNoise:
+    """Eq. 7-10 and 12 as NOISE. mask: A (None: 1 everywhere); base: the NOISE that epsilon comes from (None: drawn from the seed)."""
+    who = "Motion Noise"
+
+    def make(shape, latent):
+        check_size(shape, inversion, who)
+        eps = fresh_noise(shape, seed) if base is None else base.generate_noise(latent)
+        A = torch.ones(1, 1, *shape[-2:]) if mask is None else mask_to_attention(mask, *shape[-2:])
+        if len(A) not in (1, shape[0]):
+            raise ValueError(f"{who} got a mask of {len(A)} frames for a clip of {shape[0]}. Give it one mask, or one for each frame.")
+        return motion_noise(inversion.eps_rec, A, eps, eta)
+    return StartNoise(make, seed if base is None else base.seed, frames)
+
+
+def clipped_noise(noise, inversion, margin: float, restore: bool, seed: int, seen: Callable = lambda report: None) -> StartNoise:
+    """Algorithm 1 over any NOISE; seen(report) gets the norms of each frame, see clip_noise."""
+    def make(shape, latent):
+        check_size(shape, inversion, "Noise Clipper")
+        gamma, report = clip_noise(noise.generate_noise(latent), inversion.eps_rec, seed, margin, restore)
+        seen(report)
+        return gamma
+    return StartNoise(make, noise.seed, getattr(noise, "frames", None))
+
+
+def empty_clip(inversion, frames: int) -> dict:
+    return {"samples": torch.zeros(frames, *inversion.trajectory.shape[1:])}
+
+
+def noised_clip(inversion, noise, frames: int) -> torch.Tensor:
+    """z*_t [frames,C,h,w] of Eq. 7 in the host's latent space: the reconstruction plus sigma_t times the noise of each frame."""
+    x = inversion.walked[:1] + inversion.sigmas[-1] * noise.generate_noise(empty_clip(inversion, frames))
+    return inversion.space.process_out(x)

@@ -1,0 +1,75 @@
+"""PiLife's graph on the real server: runs, repeats itself bit for bit, and refuses what it should at the right node."""
+import numpy as np
+import pytest
+from firstframe.demo import outputs
+from firstframe.demo.server import PACK
+from firstframe.tests import graphs
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def picture(host):
+    return host.upload_image(PACK / "demo" / "example.png")
+
+
+def frames(host, graph) -> list:
+    return outputs.read_webp(host.fetch(host.run(graph)["save"]["images"][0]), 8.0)[0]
+
+
+def array(image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"), float)
+
+
+def test_the_whole_graph_keeps_the_picture_and_repeats_itself(host, picture):
+    graph = graphs.pilife(picture)
+    first, again = frames(host, graph), frames(host, graph)
+    assert len(first) == 3 and all((array(a) == array(b)).all() for a, b in zip(first, again))
+    with Image.open(PACK / "demo" / "example.png") as original:
+        assert np.abs(array(first[0]) - array(original.resize((128, 128)))).mean() < 40
+    assert np.abs(array(first[1]) - array(first[0])).mean() > 0.5
+
+
+@pytest.mark.parametrize("mode", ["null-text", "none"])
+def test_the_other_modes(host, picture, mode):
+    assert len(frames(host, graphs.pilife(picture, mode=mode))) == 3
+
+
+def test_report_and_plot_are_shown_at_the_node(host, picture):
+    out = host.run(graphs.pilife(picture))
+    assert "PSNR" in out["invert"]["text"][0] and out["invert"]["images"][0]["type"] == "temp"
+    assert out["clip"]["text"][0].count("\n") == 2 and out["clip"]["text"][0].startswith("frame 1: distance 0.0")
+
+
+def test_either_noise_node_can_be_left_out_and_a_plain_sampler_used(host, picture):
+    graph = graphs.pilife(picture)
+    graph["random"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
+    graph["clip"]["inputs"]["noise"] = ["random", 0]
+    del graph["init"]
+    assert len(frames(host, graph)) == 3
+    graph["sample"] = {"class_type": "SamplerCustom", "inputs": {
+        "model": ["patch", 0], "add_noise": False, "noise_seed": 0, "cfg": 4.0, "positive": ["positive", 0], "negative": ["negative", 0],
+        "sampler": ["euler", 0], "sigmas": ["invert", 3], "latent_image": ["clip", 1]}}
+    del graph["guider"], graph["latent"]
+    assert len(frames(host, graph)) == 6
+
+
+def test_what_does_not_fit_is_refused_where_it_is_wrong(host, picture):
+    plain = graphs.plain()
+    before = frames(host, plain)
+    wrong = graphs.pilife(picture)
+    wrong["invert"]["inputs"]["mode"] = "null-text"
+    del wrong["invert"]["inputs"]["negative"]
+    assert "'negative' is not connected" in host.run_expecting_error(wrong)
+    wrong = graphs.pilife(picture)
+    wrong["invert"]["inputs"]["samples"] = ["many", 0]
+    wrong["many"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 2}}
+    assert "needs the latent of one picture" in host.run_expecting_error(wrong)
+    wrong = graphs.pilife(picture)
+    wrong["sample"]["inputs"]["latent_image"] = ["many", 0]
+    wrong["many"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 128, "batch_size": 3}}
+    assert "asked for noise of [3, 4, 16, 8]" in host.run_expecting_error(wrong)
+    wrong = graphs.pilife(picture)
+    wrong["invert"]["inputs"]["model"] = ["patch", 0]
+    assert "needs at least 2" in host.run_expecting_error(wrong)
+    after = frames(host, plain)
+    assert all((array(a) == array(b)).all() for a, b in zip(before, after))
