@@ -123,16 +123,16 @@ class Server:
             signal.signal(self._signals.pop(), signal.SIG_DFL)
         atexit.unregister(self.close)
 
-    def _request(self, path, data=None, content_type=None, timeout=60) -> bytes:
+    def request(self, path, data=None, content_type=None, timeout=60) -> bytes:
         request = urllib.request.Request(self.url + path, data, {"Content-Type": content_type} if content_type else {})
         with NO_PROXY.open(request, timeout=timeout) as answer:
             return answer.read()
 
     def get(self, path: str, timeout=60):
-        return json.loads(self._request(path, timeout=timeout))
+        return json.loads(self.request(path, timeout=timeout))
 
     def post(self, path: str, body: dict):
-        text = self._request(path, json.dumps(body).encode(), "application/json")
+        text = self.request(path, json.dumps(body).encode(), "application/json")
         return json.loads(text) if text.strip() else {}
 
     def object_info(self) -> dict:
@@ -140,7 +140,7 @@ class Server:
 
     def fetch(self, record: dict) -> bytes:
         """The file behind a record of the outputs: {filename, subfolder, type}."""
-        return self._request("/view?" + urllib.parse.urlencode({k: record.get(k, "") for k in ("filename", "subfolder", "type")}))
+        return self.request("/view?" + urllib.parse.urlencode({k: record.get(k, "") for k in ("filename", "subfolder", "type")}))
 
     def upload_image(self, path) -> str:
         """Sends a picture to the host's input folder; the name that LoadImage takes."""
@@ -148,7 +148,7 @@ class Server:
         name = re.sub(r"[^A-Za-z0-9._-]", "_", path.name)
         head = f'--{mark}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
         body = head.encode() + path.read_bytes() + f"\r\n--{mark}--\r\n".encode()
-        answer = json.loads(self._request("/upload/image", body, f"multipart/form-data; boundary={mark}"))
+        answer = json.loads(self.request("/upload/image", body, f"multipart/form-data; boundary={mark}"))
         return "/".join(filter(None, (answer.get("subfolder"), answer["name"])))
 
     def interrupt(self) -> None:

@@ -21,10 +21,10 @@ def initialise(module: torch.nn.Module) -> None:
                 layer.reset_parameters(m)
 
 
-def warm_cosine(step: int, steps: int, lr: float, warm: int = 200, hold: float = 0.0) -> float:
-    """Learning rate: linear start, constant for the share `hold` of all steps, cosine end at 2 % of lr."""
-    falling = max(0.0, min(1.0, step / steps) - hold) / (1 - hold)
-    return lr * min(1.0, (step + 1) / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * falling)))
+def warm_cosine(step: int, steps: int, lr: float, warm: int = 200, start: int = 0) -> float:
+    """Learning rate: linear rise over `warm` steps from `start` on (the optimiser's memory is empty there), cosine to 2 % of lr at `steps`."""
+    falling = min(1.0, (step - start) / (steps - start))
+    return lr * min(1.0, (step - start + 1) / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * falling)))
 
 
 class Average:

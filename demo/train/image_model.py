@@ -14,6 +14,7 @@ import random
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ..in_process import CHECKPOINT, use_host
@@ -24,7 +25,7 @@ BATCH, POOL, NO_PROMPT, NO_MOTION, FOCUS = 32, 10000, 0.1, 0.5, 6.0
 
 
 def attention_fp32(func, q, k, v, heads, *args, **kwargs):
-    """Under autocast, torch's bfloat16 attention is ten times slower backward on a CPU than its float32 one."""
+    """Under autocast, torch's bfloat16 attention is several times slower backward on a CPU than its float32 one."""
     with torch.autocast("cpu", enabled=False):
         q, k, v = (rearrange(t.float(), "b n (h d) -> b h n d", h=heads) for t in (q, k, v))
         return rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
@@ -111,22 +112,24 @@ def build():
     return unet.to(memory_format=torch.channels_last), text
 
 
-def save(unet, text) -> None:
+def save(unet, text, steps: int) -> None:
     sd = {f"model.diffusion_model.{k}": v for k, v in unet.state_dict().items()}
     prefix = "cond_stage_model.transformer."
     for k, v in text.state_dict().items():
         if not k.endswith("position_ids"):
             sd[prefix + ("" if k.startswith("text_model.") else "text_model.") + k] = v
     CHECKPOINT.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in sd.items()}, CHECKPOINT)
+    save_file({k: v.half().contiguous() for k, v in sd.items()}, CHECKPOINT, metadata={"steps": str(steps)})
 
 
-def load_published(unet, text) -> None:
-    """The inverse of `save`: weights without the optimiser's memory, for a machine that has no state file."""
+def load_published(unet, text) -> int:
+    """The inverse of `save`: weights without the optimiser's memory, for a machine that has no state file. Returns the steps they have had."""
     sd, prefix = load_file(CHECKPOINT), "cond_stage_model.transformer."
     unet.load_state_dict({k.removeprefix("model.diffusion_model."): v.float() for k, v in sd.items() if k.startswith("model.")})
     own = {("" if k.startswith("text_model.") else "text_model.") + k: k for k in text.state_dict()}
     text.load_state_dict({own[k.removeprefix(prefix)]: v.float() for k, v in sd.items() if k.startswith(prefix)}, strict=False)
+    with safe_open(CHECKPOINT, "pt") as f:
+        return int(f.metadata()["steps"])
 
 
 def timesteps(n: int) -> torch.Tensor:
@@ -147,11 +150,12 @@ def loss_of(unet, text, z0, near, ids, abar):
 
 
 def main(argv: list[str]):
-    steps, lr = int(argv[0]) if argv else 7000, 1.2e-3
+    steps, lr = int(argv[0]) if argv else 12000, 8e-4
     unet, text = build()
     encoder, tokens, abar, stage = load_encoder(), Tokens(), alphas_cumprod(), Run("image_model")
     parameters = [*unet.parameters(), *text.parameters()]
     optimiser, average, start = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Average([unet, text], 0.998), 0
+    began = 0  # the step at which the learning rate starts
     pool = Run("image_pool").load()
     if pool is None:
         pool = dict(zip(("z", "captions", "near"), draw_latents(encoder, POOL, 0)))
@@ -161,9 +165,11 @@ def main(argv: list[str]):
         unet.load_state_dict(state["unet"])
         text.load_state_dict(state["text"])
         optimiser.load_state_dict(state["optimiser"])
-        average.mean, average.n, start = state["mean"], state["step"], state["step"]
+        average.mean, start, began = state["mean"], state["step"], state["began"]
     elif CHECKPOINT.exists():
-        load_published(unet, text)
+        start = began = load_published(unet, text)
+        average = Average([unet, text], 0.998)
+    average.n = start
     rng, total = random.Random(), 0.0
     for step in range(start, steps):
         rng.seed(f"image {step}")
@@ -175,7 +181,7 @@ def main(argv: list[str]):
         said = ["" if rng.random() < NO_PROMPT else captions[i][rng.random() < NO_MOTION] for i in pick]
         loss = loss_of(unet, text, z[pick].float(), near[pick], tokens(said), abar)
         for g in optimiser.param_groups:
-            g["lr"] = warm_cosine(step, steps, lr, hold=0.8)
+            g["lr"] = warm_cosine(step, steps, lr, start=began)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -186,7 +192,7 @@ def main(argv: list[str]):
             stage.log(step=step + 1, loss=total / 50)
             total = 0.0
         if (step + 1) % 500 == 0 or step + 1 == steps:
-            stage.save({"unet": unet.state_dict(), "text": text.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1})
+            stage.save({"unet": unet.state_dict(), "text": text.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1, "began": began})
             average.swap()
-            save(unet, text)
+            save(unet, text, step + 1)
             average.swap()

@@ -14,6 +14,7 @@ SIZE = 128     # pixels
 FRAMES = 16
 BACKGROUNDS = ("plain", "gradient", "striped")
 MOTIONS = ("moving right", "moving left", "moving up", "moving down", "growing", "shrinking", "spinning", "bouncing", "standing still")
+STAYS = ("growing", "shrinking", "spinning", "standing still")
 TILT = 0.25    # radians: what does not spin stands nearly upright
 DIRECTION = {"moving right": (1, 0), "moving left": (-1, 0), "moving up": (0, -1), "moving down": (0, 1)}
 
@@ -106,9 +107,10 @@ def _amount(motion: str, rng: random.Random, room: float) -> float:
 
 def random_body(rng: random.Random, shape: str, colour: str, motion: str, left: float, right: float) -> Body:
     """A body that stays between the columns left and right [px] of the picture for the whole clip."""
-    size = rng.uniform(18, 30) if right - left > SIZE / 2 else rng.uniform(14, 18)
-    reach = shapes.tip_radius(shape, size) * (1.48 if motion in ("growing", "shrinking") else 1.0)
-    reach = min(reach, (right - left) / 2 - 1)
+    alone, most = right - left > SIZE / 2, 1.48 if motion in ("growing", "shrinking") else 1.0  # 1.48: the root of the largest amount
+    room = (right - left) / 2 - (1 if motion in STAYS else 16 if alone else 8)  # what moves has 16 px and more to do so, alone 32
+    size = min(rng.uniform(22, 34) if alone else rng.uniform(14, 20), room / most / shapes.tip_radius(shape, 1.0))
+    reach = shapes.tip_radius(shape, size) * most
     free_x, free_y = max(0.0, right - left - 2 * reach), max(0.0, SIZE - 2 * reach)
     amount = _amount(motion, rng, min(56.0, free_x if motion in ("moving right", "moving left") else free_y))
     dx = amount if motion in ("moving right", "moving left") else 0.0
