@@ -13,6 +13,8 @@ WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "COLORS",
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 AFTER_GENERATE = ("fixed", "increment", "decrement", "randomize", "increment-wrap")
 SEEDS = ("seed", "noise_seed")
+TEXTS = ("CLIPTextEncode", "FF_MotionTokens")                        # nodes that may be titled "Prompt"
+CLIPS = ("FF_PictureToFrames", "FF_I2VZero", "MotionNoiseInit")      # nodes of ours that are told the clip's length
 
 
 class WorkflowError(ValueError):
@@ -139,14 +141,14 @@ def to_api(ui: dict, object_info: dict) -> dict:
 
 
 def set_values(ui: dict, object_info: dict, *, image=None, prompt=None, seed=None, frames=None) -> dict:
-    """A copy of the graph with these values: LoadImage's picture, the text of the CLIPTextEncode titled "Prompt", every seed, our nodes' frames."""
+    """A copy of the graph with these values: LoadImage's picture, the text of the nodes titled "Prompt", every seed, our nodes' frames."""
     ui = copy.deepcopy(ui)
     graph, done = Graph(ui), set()
     for node in filter(runs, ui["nodes"]):
         wanted = {
             "image": image if node["type"] == "LoadImage" else None,
-            "text": prompt if node["type"] == "CLIPTextEncode" and (node.get("title") or "").strip().lower() == "prompt" else None,
-            "frames": frames if node["type"] in ("FF_PictureToFrames", "FF_I2VZero") else None,
+            "text": prompt if node["type"] in TEXTS and (node.get("title") or "").strip().lower() == "prompt" else None,
+            "frames": frames if node["type"] in CLIPS else None,
             **dict.fromkeys(SEEDS, seed),
         }
         entries = {e["name"]: e for e in node.get("inputs") or []}

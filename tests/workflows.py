@@ -8,8 +8,9 @@ PICTURE = PACK / "demo" / "example.png"
 FOR_USERS = sorted((PACK / "workflows").glob("*.json"))
 FOR_DEMO = sorted((PACK / "demo" / "workflows").glob("*.json"))
 ALL = [*FOR_USERS, *FOR_DEMO]
-SMALL = {("KSampler", "steps"): 2, ("FF_I2VZero", "steps"): 10}  # widgets by node type
-TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FF_I2VZero", "frames"): 3}
+SMALL = {("KSampler", "steps"): 2, ("FF_I2VZero", "steps"): 10, ("MotionAwareInversion", "steps"): 8}  # widgets by node type
+TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FF_I2VZero", "frames"): 3,
+        ("MotionNoiseInit", "frames"): 3}
 
 
 def name(path) -> str:

@@ -33,7 +33,7 @@ def complaint(kind: str, options: dict, value) -> str | None:
 
 
 def test_there_are_workflows_for_users_and_their_twins_for_the_demo():
-    assert {p.name for p in workflows.FOR_USERS} == {p.name for p in workflows.FOR_DEMO} >= {"PCFA.json", "I2V-Zero.json"}
+    assert {p.name for p in workflows.FOR_USERS} == {p.name for p in workflows.FOR_DEMO} >= {"PCFA.json", "I2V-Zero.json", "PiLife.json"}
     for user, demo in zip(workflows.FOR_USERS, workflows.FOR_DEMO):
         kinds = [sorted(n["type"] for n in workflow.load(p)["nodes"] if n["type"] != "VAELoader") for p in (user, demo)]
         assert kinds[0] == kinds[1]
@@ -64,7 +64,7 @@ def test_it_says_what_it_does_and_which_files_go_where(path):
     for node in ui["nodes"]:
         if node["type"] in ("CheckpointLoaderSimple", "VAELoader"):
             assert f"`{node['widgets_values'][0]}` in `models/{'vae' if node['type'] == 'VAELoader' else 'checkpoints'}`" in notes[0]
-    assert sorted(n["title"] for n in ui["nodes"] if n["type"] == "CLIPTextEncode") == ["Negative prompt", "Prompt"]
+    assert sorted(n["title"] for n in ui["nodes"] if n["type"] in workflow.TEXTS) == ["Negative prompt", "Prompt"]
     assert {v for n in ui["nodes"] for v in n.get("widgets_values") or [] if v in workflow.AFTER_GENERATE} == {"fixed"}
 
 

@@ -1,0 +1,134 @@
+"""PiLife against its baseline and without its parts (the paper's Fig. 5).   ./scripts/demo --table pilife [seeds] [sheet.jpg]
+
+Per seed: a drawn picture of one shape (shape, colour and background held back in training) and its caption with a motion
+word become 6 frames with the nodes of demo/workflows/PiLife.json, with everything and with one part left out at a time;
+seeds and prompt are the same. The inverted picture is the first frame as the paper has it: sampled, not kept by a mask.
+Numbers in steps of 0..255, mean over channels and pixels; +- is the standard error over seeds.
+
+- first frame: mean difference of frame 1 from the picture; others: of the later frames from the picture;
+- static background: the same for the pixels of the picture's background, a margin around the shape left out;
+- between frames: mean difference of neighbouring frames (less is steadier);
+- motion: how far the shape's centre strays from its place in frame 1, in pixels, mean over the later frames.
+"""
+import random
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+
+from .. import in_process, outputs
+from ..judge import judge
+from ..world import scene
+from .cross_frame import cell
+from .prompts import SETTINGS
+
+FRAMES, STEPS, START, ETA, SMOOTHING = 6, 50, 761, 1.0, 1.0
+MARGIN = 6  # px
+KINDS = {
+    "I2V-Zero": None,
+    "PiLife": {},
+    "without inversion (plain DDIM)": {"inversion": False},
+    "without motion noise": {"noise": False},
+    "without clipper": {"clipper": False},
+    "without probabilistic frames": {"probabilistic": False},
+}
+
+
+def picture_of(seed: int) -> scene.Scene:
+    rng = random.Random(f"pilife {seed}")
+    shape, colour, ground = rng.choice(scene.held_back())
+    motion = rng.choice([m for m in scene.MOTIONS if m != "standing still"])
+    return scene.make_scene(rng, [(shape, colour, motion)], ground, rng.choice(scene.BACKGROUNDS))
+
+
+def sample(model, latent, positive, negative, sigmas, noise, seed: int) -> torch.Tensor:
+    """What SamplerCustomAdvanced with a CFGGuider and ddim computes."""
+    import comfy.sample
+    import comfy.samplers
+    return comfy.sample.sample_custom(model, noise, SETTINGS["cfg"], comfy.samplers.sampler_object("ddim"), sigmas, positive, negative, latent, disable_pbar=True, seed=seed)
+
+
+class Pieces:
+    """What the kinds of one seed share."""
+
+    def __init__(self, s: scene.Scene, seed: int):
+        from ...attention_patches.motion_words import find_motion
+        from ...nodes.inversion import MotionAwareInversion
+        from ...nodes.motion_attention import MotionAttentionMap
+        from ...nodes.motion_tokens import MotionWords
+        self.model, clip, self.vae = in_process.load()
+        caption, self.seed = s.caption(), seed
+        self.positive, self.negative = (in_process.encode(clip, [text]) for text in (caption, ""))
+        self.latent = {"samples": self.vae.encode(s.draw([0.5]))}
+        self.inversions = {on: MotionAwareInversion.execute(self.model, self.latent, self.positive, "conditional" if on else "none", STEPS, START).result
+                           for on in (True, False)}
+        tokens = MotionWords.execute(clip, caption, "" if find_motion(caption) else s.bodies[0].motion).result[1]
+        self.A = MotionAttentionMap.execute(self.model, self.latent, self.positive, tokens, START, 401, 4, seed, SMOOTHING, 1.0, 0.0, full=True).result[0]
+
+    def i2v_zero(self) -> torch.Tensor:
+        from ...nodes.pilife import I2VZero
+        model, latent, sigmas = I2VZero.execute(self.model, self.latent, self.positive, self.negative, FRAMES, "first", 0.5, self.seed, 12.0, 0.0).result
+        return sample(model, latent["samples"], self.positive, self.negative, sigmas, torch.zeros_like(latent["samples"]), self.seed)
+
+    def pilife(self, inversion=True, noise=True, clipper=True, probabilistic=True) -> torch.Tensor:
+        from ...attention_patches.cross_frame import patch
+        from ...nodes.pilife import chooser
+        from ...samplers.motion_noise import fresh_noise
+        from ...samplers.start_noise import attention_noise, clipped_noise, empty_clip
+        z, found, conditioning, sigmas, *_ = self.inversions[inversion]
+        start = attention_noise(found, self.A, ETA, self.seed) if noise else attention_noise(found, None, 0.0, self.seed)  # eta 0: fresh noise
+        assert noise or torch.equal(start.generate_noise(empty_clip(found, 2))[1:], fresh_noise((2, *z["samples"].shape[1:]), self.seed)[1:])
+        start = clipped_noise(start, found, 0.1, False, self.seed) if clipper else start
+        model = patch(self.model, chooser("PCFA" if probabilistic else "first+previous", 0.5, self.seed), "the table")
+        latent = z["samples"].repeat(FRAMES, 1, 1, 1)
+        negative = conditioning if inversion else self.negative
+        return sample(model, latent, self.positive, negative, sigmas, start.generate_noise({"samples": latent}), self.seed)
+
+
+def compare(clip: np.ndarray, picture: np.ndarray, background: np.ndarray) -> dict:
+    """clip [F,H,W,3], picture [H,W,3] in 0..1; background [H,W] bool."""
+    apart = 255 * np.abs(clip - picture).mean(-1)
+    centres = [seen.shapes[0].centre if seen.shapes else None for seen in map(judge, clip)]
+    strays = [float(np.hypot(*np.subtract(c, centres[0]))) for c in centres[1:] if c and centres[0]]
+    return {"first frame": apart[0].mean(), "others": apart[1:].mean(), "static background": apart[1:, background].mean(),
+            "between frames": 255 * np.abs(np.diff(clip, axis=0)).mean(), "motion, px": np.mean(strays) if strays else np.nan}
+
+
+@torch.inference_mode()
+def clips_of(s: scene.Scene, seed: int) -> tuple[np.ndarray, dict]:
+    """(the picture as the VAE shows it [H,W,3], {kind: clip [F,H,W,3]})."""
+    pieces = Pieces(s, seed)
+    picture = pieces.vae.decode(pieces.latent["samples"])[0].numpy()
+    return picture, {name: pieces.vae.decode(pieces.i2v_zero() if parts is None else pieces.pilife(**parts)).numpy() for name, parts in KINDS.items()}
+
+
+def background_of(s: scene.Scene) -> np.ndarray:
+    seen = judge(s.draw([0.5])[0].numpy())
+    return ndimage.binary_erosion(seen.background, iterations=MARGIN, border_value=1)
+
+
+def main(argv: list[str]) -> int:
+    n = int(argv[0]) if argv else 50
+    in_process.load()
+    rows, shown = {name: [] for name in KINDS}, []
+    for seed in range(n):
+        s = picture_of(seed)
+        picture, clips = clips_of(s, seed)
+        for name, clip in clips.items():
+            rows[name].append(compare(clip, picture, background_of(s)))
+            if seed < 2:
+                frames = [picture, *clip]
+                shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), (name if i == 1 else s.caption() if i == 0 and name == "I2V-Zero" else "")) for i, f in enumerate(frames)]
+        print(f"{seed + 1}/{n}", end="\r", flush=True)
+    columns = list(rows["PiLife"][0])
+    print(f"PiLife, {n} seeds | " + " | ".join(columns), "---" + "|---" * len(columns), sep="\n")
+    for name, found in rows.items():
+        print(" | ".join([name, *(cell([row[c] for row in found], c) for c in columns)]))
+    for name in KINDS:
+        if name != "PiLife":
+            print(" | ".join([f"PiLife minus {name}", *(cell([a[c] - b[c] for a, b in zip(rows["PiLife"], rows[name])], c, "+") for c in columns)]))
+    if len(argv) > 1:
+        frames, labels = zip(*shown)
+        outputs.contact_sheet(frames, columns=FRAMES + 1, labels=labels).save(argv[1], quality=88, optimize=True)
+    return 0
