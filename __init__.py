@@ -2,10 +2,11 @@
 from comfy_api.latest import ComfyExtension
 
 from .nodes.frames import PictureToFrames
+from .nodes.motion_tokens import MotionWords
 from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
-NODES = [PictureToFrames, PCFAPatch, I2VZero]
+NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionWords]
 
 
 class FirstFrame(ComfyExtension):
