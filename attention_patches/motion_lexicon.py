@@ -5,9 +5,11 @@ NOT_MOTION = frozenset((
     "be have do get make take give keep let use try start begin stop continue seem become remain "  # helpers
     "stand sit lie lay sleep rest lean kneel crouch hang wait stay live pose perch recline relax "  # postures
     "wear hold carry contain include belong own hide grip wield "  # having
-    "look watch stare gaze glance see hear smell feel listen observe view face read study think dream know love like want need hope mean "  # senses and thoughts
+    "look watch stare gaze glance see hear smell feel listen observe view face read study think dream know love like want need "
+    "hope mean "  # senses and thoughts
     "smile frown grin pout blush glow shine gleam glitter shimmer glisten light illuminate reflect "  # expressions and lights
-    "show depict portray represent feature describe display say resemble exist consist surround cover frame tower overlook decorate span extend border line connect "  # relations
+    "show depict portray represent feature describe display say resemble exist consist surround cover frame tower overlook decorate span extend "
+    "border line connect "  # relations
     "trend render focus detail flower color colour park dress"  # words about pictures, and verbs made of nouns
 ).split())
 # Their passive tells a movement: "a boat pushed by the wind", "a leaf blown along the street".
@@ -36,7 +38,7 @@ CREATURES = frozenset((
     "animal dog puppy cat kitten horse pony bird fish bear wolf fox lion tiger elephant monkey rabbit deer cow sheep dragon creature monster men women children"
 ).split())
 MOVERS = CREATURES | frozenset((
-    "boat ship yacht car train plane airplane truck bus rocket water wave river stream sea rain snow snowflake leaf leaves petal cloud smoke steam mist fog dust "
-    "sand wind fire flame spark star light ball stone rock feather ribbon flag hair skirt"
+    "boat ship yacht car train plane airplane truck bus rocket water wave river stream sea rain snow snowflake leaf leaves petal cloud smoke steam mist fog "
+    "dust sand wind fire flame spark star light ball stone rock feather ribbon flag hair skirt"
 ).split())
 CAMERA = frozenset("camera shot view lens".split())

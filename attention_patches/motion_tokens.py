@@ -65,7 +65,8 @@ def columns(clip, text: str, spans: list[Span], who: str) -> tuple[int, ...]:
         rest, inside = between_signs([t for _, t in real_tokens(signed[key])], [t for _, t in real_tokens(alone[key])])
         if rest != [t for _, t in tokens]:
             words = ", ".join(repr(text[start:end]) for start, end in spans)
-            raise ValueError(f"{who} cannot tell the tokens of {words} from their neighbours' in this prompt. Put spaces around the words, or choose others in 'words'.")
+            raise ValueError(f"{who} cannot tell the tokens of {words} from their neighbours' in this prompt. "
+                             f"Put spaces around the words, or choose others in 'words'.")
         found |= {tokens[i][0] for i in inside}
     return tuple(sorted(found))
 

@@ -15,7 +15,8 @@ from .prompt_text import WORD, Span, plain
 BEFORE_NOUN = ("AT0", "AJ0", "AJC", "AJS", "DPS", "DT0", "CRD", "ORD")  # article, adjective, possessive, number
 NOUN = ("NN0", "NN1", "NN2", "NP0")
 FINITE = ("VVB", "VVD", "VVZ")
-GUESSED = -25.0  # HanTa's log probability of a word that it knows is above, of one that it guesses from its parts below
+LONGEST = 30  # letters of a word that are looked at; the tagger's time grows with their cube
+GUESSED = -25.0  # HanTa's log probability: above for words and parts of words that it knows, mostly below where it guesses
 
 
 class TaggerMissing(ImportError):
@@ -51,7 +52,7 @@ def clauses(text: str) -> list[list[tuple[str, Span]]]:
     """The prompt's words between commas, stops and lines, each with its span."""
     clean = plain(text)
     return [words for c in re.finditer(r"[^,.;:!?|\n\r\"“”()]+", clean)
-            if (words := [(w[0].lower().replace("’", "'"), (c.start() + w.start(), c.start() + w.end())) for w in WORD.finditer(c[0])])]
+            if (words := [(w[0].lower().replace("’", "'")[:LONGEST], (c.start() + w.start(), c.start() + w.end())) for w in WORD.finditer(c[0])])]
 
 
 def tagged(words: list[tuple[str, Span]]) -> list[Word]:
@@ -111,28 +112,32 @@ def has_subject(words: list[Word], i: int, after_verb: bool) -> bool:
     return previous.tag not in BEFORE_NOUN and previous.text != "her" and any(w.noun or w.tag.startswith("PN") for w in words[:i])
 
 
-def noun_is_verb(words: list[Word], i: int) -> bool:
-    """Words that the tagger takes for nouns although the sentence needs a verb: "a bear skates in", "the flag waves in", "seagulls circle above"."""
-    w, previous, following = words[i], words[i - 1] if i else None, words[i + 1] if i + 1 < len(words) else None
-    if not previous or not previous.noun or following and (following.noun or following.tag.startswith("AJ")):
-        return False
-    if w.tag == "NN1":  # a plural before a singular noun is hardly ever a compound
-        plural = previous.tag == "NN2" and previous.text not in ("sports", "times", "goods") or previous.text == "people"
-        return plural and bool(w.readings & {"VVB", "VVI"}) and (following is None or following.tag not in ("CJC", "PRF"))
-    if w.tag != "NN2" or previous.tag not in ("NN1", "NN0", "NP0"):
-        return False
-    start = i - 1
+def plural_is_verb(words: list[Word], i: int) -> bool:
+    """For a word in -s that the tagger takes for a plural, after a singular noun: does the sentence need it as its verb?"""
+    start = i - 1  # where the nouns and adjectives before it begin
     while start and (words[start - 1].noun or words[start - 1].tag in ("AJ0", "CRD")):
         start -= 1
     opening = words[start - 1].text if start else ""
-    clause_verbs = [v for v in words if v.tag in FINITE or v.tag.startswith(("VB", "VM"))]
-    if start > 1 and words[start - 2].tag in ("CJS", "AVQ") and not [v for v in clause_verbs if v.span > words[start - 2].span]:
-        return True  # while the crowd cheers
-    if "VVZ" not in w.readings:
+    verbs = [v for v in words if v.tag in FINITE or v.tag.startswith(("VB", "VM"))]
+    if start > 1 and words[start - 2].tag in ("CJS", "AVQ") and not [v for v in verbs if v.span > words[start - 2].span]:
+        return True  # "while the crowd cheers": a subordinate clause has a verb
+    if "VVZ" not in words[i].readings:
         return False
-    if opening in ("a", "an", "one", "each", "every", "this", "that"):  # a singular article cannot belong to a plural
-        return True
-    return opening in ("the", "his", "her", "its", "my", "their") and start == 1 and not clause_verbs and following is not None and following.tag in ("PRP", "AVP", "AV0")
+    if opening in ("a", "an", "one", "each", "every", "this", "that"):
+        return True  # "a bear skates": a singular article cannot belong to a plural
+    following = words[i + 1].tag if i + 1 < len(words) else ""
+    return opening in ("the", "his", "her", "its", "my", "their") and start == 1 and not verbs and following in ("PRP", "AVP", "AV0")  # "the flag waves in"
+
+
+def noun_is_verb(words: list[Word], i: int) -> bool:
+    """Words that the tagger takes for nouns although they follow their subject: "a bear skates in", "two cats fight", "seagulls circle above"."""
+    w, previous, following = words[i], words[i - 1] if i else None, words[i + 1] if i + 1 < len(words) else None
+    if not previous or not previous.noun or following and (following.noun or following.tag.startswith("AJ")):
+        return False
+    if w.tag == "NN2":
+        return previous.tag in ("NN1", "NN0", "NP0") and plural_is_verb(words, i)
+    after_plural = previous.tag == "NN2" and previous.text not in ("sports", "times", "goods") or previous.text == "people"  # hardly ever a compound
+    return w.tag == "NN1" and after_plural and bool(w.readings & {"VVB", "VVI"}) and (following is None or following.tag not in ("CJC", "PRF"))
 
 
 def moves(words: list[Word], i: int, after_verb: bool) -> bool:

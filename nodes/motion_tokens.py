@@ -43,15 +43,17 @@ class MotionWords(io.ComfyNode):
                 io.String.Input("text", multiline=True, dynamic_prompts=True,
                                 tooltip="The prompt, with the host's weights (word:1.2), brackets and embeddings. Not empty."),
                 io.String.Input("words", default="",
-                                tooltip="Motion words or phrases of the prompt, separated by commas: dancing, falling snow. Every place where they stand counts; "
-                                        "upper and lower case are the same. Empty (neutral): they are found by themselves. More words make more of the picture move."),
+                                tooltip="Motion words or phrases of the prompt, separated by commas: dancing, falling snow. "
+                                        "Every place where they stand counts; upper and lower case are the same. "
+                                        "Empty (neutral): they are found by themselves. More words make more of the picture move."),
                 expert(io.Combo.Input("tagger", options=["auto", "off"], default="auto",
                                       tooltip="Only when 'words' is empty. auto: English verbs of movement, found with the package HanTa. "
                                               "off: no motion word, so that the whole picture counts alike.")),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning", tooltip="The prompt, encoded exactly as CLIP Text Encode does."),
-                MotionTokensType.Output(display_name="motion_tokens", tooltip="Which columns of this conditioning are motion words; none means the whole picture."),
+                MotionTokensType.Output(display_name="motion_tokens",
+                                        tooltip="Which columns of this conditioning are motion words; none means the whole picture."),
                 io.String.Output(display_name="marked", tooltip="The prompt with the motion words marked: a bear is [[dancing]]. Also shown in the node."),
             ],
         )
@@ -69,5 +71,6 @@ class MotionWords(io.ComfyNode):
         marked = mark(text, spans)
         if not spans:
             marked = f"(no motion word: the whole picture counts) {text}"
-            logging.getLogger("FirstFrame").warning("%s found no motion word in %r: the whole picture counts alike. Type one in 'words' to change that.", WHO, text)
+            logging.getLogger("FirstFrame").warning(
+                "%s found no motion word in %r: the whole picture counts alike. Type one in 'words' to change that.", WHO, text)
         return io.NodeOutput(conditioning, chosen, marked, ui=ui.PreviewText(marked))

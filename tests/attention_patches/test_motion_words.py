@@ -38,9 +38,8 @@ def test_the_list_is_long_enough_and_its_labels_are_words_of_the_prompts():
 def test_f1_on_the_labelled_prompts():
     """Rules were tuned on the even prompts; the odd ones were never looked at for it."""
     rows = labelled()
-    everything, lines = f1(rows)
-    odd, _ = f1(rows[::2])
-    print(f"\nF1 over {len(rows)} prompts: all {everything:.3f}, odd (not tuned on) {odd:.3f}, even {f1(rows[1::2])[0]:.3f}")
+    (everything, lines), (odd, _), (even, _) = f1(rows), f1(rows[::2]), f1(rows[1::2])
+    print(f"\nF1 over {len(rows)} prompts: all {everything:.3f}, odd (not tuned on) {odd:.3f}, even {even:.3f}")
     assert everything >= 0.9 and odd >= 0.9, "\n".join(lines)
 
 
@@ -53,6 +52,7 @@ def test_f1_on_the_labelled_prompts():
     ("A DOG RUNS", ["runs"]),
     ("一个女孩在跳舞", []),
     ("🌊 waves crash 🌊", ["crash"]),
+    ("a ship that’s sinking " + "o" * 5000, ["sinking"]),  # in a moment, not in minutes
 ])
 def test_odd_prompts(prompt, words):
     assert found(prompt) == words
