@@ -161,6 +161,7 @@ def find_motion(text: str) -> list[Span]:
     spans, after_verb = [], False
     for clause in clauses(text):
         words = tagged(clause)
-        spans += [w.span for i, w in enumerate(words) if moves(words, i, after_verb)]
-        after_verb = any(w.tag in FINITE for w in words)
+        motion = [w for i, w in enumerate(words) if moves(words, i, after_verb)]
+        spans += [w.span for w in motion]
+        after_verb = any(w.tag in FINITE for w in words) or any(not w.text.endswith("ing") for w in motion)
     return spans
