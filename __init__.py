@@ -2,10 +2,11 @@
 from comfy_api.latest import ComfyExtension
 
 from .nodes.frames import PictureToFrames
+from .nodes.motion_attention import MotionAttentionMap
 from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
-NODES = [PictureToFrames, PCFAPatch, I2VZero]
+NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAttentionMap]
 
 
 class FirstFrame(ComfyExtension):
