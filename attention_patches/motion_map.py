@@ -144,8 +144,7 @@ def capture(model, tokens: MotionTokens, size: tuple[int, int], who: str, *, lev
         return executor(x, timesteps, context, y, control, {**transformer_options, key: call}, **kwargs)
 
     def attn2(q, k, v, eo):
-        # without the mark it is not the UNet that runs, but a network beside it that was handed the same options
-        if key not in eo or eo["block"][0] not in stages:
+        if eo["block"][0] not in stages:
             return q, k, v
         unet, rows, columns = eo[key]
         cells = tuple(eo["activations_shape"][-2:])

@@ -1,5 +1,4 @@
 """Runs the model on a noised picture at chosen noise levels, for whoever listens inside it. Nothing is sampled."""
-import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import latent_preview
@@ -16,7 +15,6 @@ class NoisedCalls(comfy.samplers.Sampler):
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
         model = model_wrap.inner_model
         for i, sigma in enumerate(sigmas):
-            comfy.model_management.throw_exception_if_processing_interrupted()
             x = model.model_sampling.noise_scaling(sigma, noise, latent_image)
             denoised, = comfy.samplers.calc_cond_batch(model, [model_wrap.conds["positive"]], x, sigma.expand(len(x)), extra_args["model_options"])
             callback(i, denoised, x, len(sigmas))
