@@ -33,27 +33,32 @@ class MotionAttentionMap(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5- or SDXL-type model, with any LoRA or ControlNet. Left unchanged."),
                 io.Latent.Input("samples", tooltip="The picture, from VAE Encode (exactly one)."),
-                io.Conditioning.Input("positive", tooltip="The prompt whose motion words were counted, encoded with the same CLIP. ControlNets in it take part."),
+                io.Conditioning.Input("positive",
+                                      tooltip="The prompt whose motion words were counted, encoded with the same CLIP. ControlNets in it take part."),
                 MotionTokensIO.Input("motion_tokens", tooltip="From Motion Tokens, for the same prompt. Without motion words the map is 1 everywhere."),
                 io.Int.Input("start_timestep", default=761, min=0, max=999,
-                             tooltip="The noisiest timestep (0 to 999) at which the map is read; 761 is where PiLife starts. Higher: less of the picture is seen."),
+                             tooltip="The noisiest timestep (0 to 999) at which it is read; 761 is where PiLife starts. Higher: less of the picture is seen."),
                 io.Int.Input("end_timestep", default=401, min=0, max=999,
-                             tooltip="The least noisy timestep (0 to 999) at which it is read. Lower: the picture is seen more clearly; equal to start_timestep: one reading."),
+                             tooltip="The least noisy timestep (0 to 999) at which it is read. Lower: the picture is seen more clearly."),
                 io.Int.Input("count", default=4, min=1, max=64,
-                             tooltip="Number of timesteps, evenly from start to end (1: start alone), over which the map is averaged. Each costs one model call; more is steadier."),
+                             tooltip="Timesteps averaged, evenly from start to end (1: start alone). Each costs one model call; more is steadier."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                             tooltip="Noise that is laid over the picture, the same at all timesteps. Same seed, same bits; independent of the sampler's seed."),
+                             tooltip="Noise laid over the picture, the same at all timesteps. Same seed, same bits; independent of the sampler's seed."),
                 io.Float.Input("smoothing", default=0.0, min=0.0, max=32.0, step=0.1,
                                tooltip="Blur in latent cells of 8 pixels (standard deviation of a Gaussian). 0: none. Higher gives softer, larger regions."),
                 io.Float.Input("gamma", default=1.0, min=0.05, max=20.0, step=0.05,
                                tooltip="The map is raised to this power. 1: as it is. Above 1 only the strongest places stay; below 1 weak ones grow."),
                 io.Float.Input("threshold", default=0.0, min=0.0, max=1.0, step=0.01,
                                tooltip="0: off, a soft map. Above 0: places at or above it become 1, all others 0; higher leaves fewer."),
-                expert(io.Boolean.Input("full", default=False, tooltip="Read the layers at the latent's own size (64x64 in SD1.5 at 512 pixels; SDXL has none). Sharp; for small latents.")),
-                expert(io.Boolean.Input("half", default=True, tooltip="Read the layers at 1/2 of the latent's width and height (32x32 in SD1.5 at 512 pixels).")),
+                expert(io.Boolean.Input("full", default=False,
+                                        tooltip="Read the layers at the latent's own size (64x64 in SD1.5 at 512 pixels; not in SDXL). For small pictures.")),
+                expert(io.Boolean.Input("half", default=True,
+                                        tooltip="Read the layers at 1/2 of the latent's width and height (32x32 in SD1.5 at 512 pixels).")),
                 expert(io.Boolean.Input("quarter", default=True, tooltip="Read the layers at 1/4 (16x16 in SD1.5 at 512 pixels).")),
-                expert(io.Boolean.Input("eighth", default=False, tooltip="Read the layers at 1/8 (8x8, the middle block of SD1.5; SDXL has none). Very coarse.")),
-                expert(io.Boolean.Input("input_blocks", default=True, tooltip="Read the UNet's downward half. At least one stage and one resolution must be on.")),
+                expert(io.Boolean.Input("eighth", default=False,
+                                        tooltip="Read the layers at 1/8 (8x8, the middle block of SD1.5; SDXL has none). Very coarse.")),
+                expert(io.Boolean.Input("input_blocks", default=True,
+                                        tooltip="Read the UNet's downward half. At least one stage and one resolution must be on.")),
                 expert(io.Boolean.Input("middle_block", default=True, tooltip="Read the UNet's middle block (its resolution must be on as well).")),
                 expert(io.Boolean.Input("output_blocks", default=True, tooltip="Read the UNet's upward half.")),
             ],
@@ -75,7 +80,8 @@ class MotionAttentionMap(io.ComfyNode):
         levels = [i for i, on in enumerate((full, half, quarter, eighth)) if on]
         stages = [stage for stage, on in zip(STAGES, (input_blocks, middle_block, output_blocks)) if on]
         if not levels or not stages:
-            raise ValueError(f"{WHO} reads no layer: all {'stages' if levels else 'resolutions'} are off. Switch one on (half and quarter are usual, with all stages).")
+            off = "stages" if levels else "resolutions"
+            raise ValueError(f"{WHO} reads no layer: all {off} are off. Switch one on (half and quarter are usual, with all stages).")
         m, captured = capture(model, motion_tokens, size, WHO, levels=levels, stages=stages)
         call_at(m, z, positive, sigmas_of(model.get_model_object("model_sampling"), timesteps(start_timestep, end_timestep, count)), seed)
         return io.NodeOutput(to_map(captured.mean(), smoothing, gamma, threshold)[None].float().cpu())

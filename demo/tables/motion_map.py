@@ -9,7 +9,8 @@ against the cells of the latent that the shape covers. Per map, the mean over th
 - r, the correlation of map and mask over the cells: below 0, the map is high where the shape is not.
 
 Baselines: the whole picture; a prior that knows only that shapes lie near the centre; the same attention for the words
-that name the shape ("red circle"). The last rows are differences within each picture.
+that name the shape ("red circle") and, as a control, for those that name the rest ("blue striped background"). The last
+rows are differences within each picture.
 
 Two rows for the motion words: the node's default layers (1/2 and 1/4 of the latent, usual for SD1.5's 64x64 cells), and
 the full-size ones alone, which on the demo's 16x16 cells are as fine as those of 1/4 are in SD1.5.
@@ -33,6 +34,7 @@ from .cross_frame import cell
 SIZE = 16          # the latent's side
 SHOWN = 24         # pictures on the sheet
 MOTION, FINE, THING, THING_FINE = "motion words", "motion words, full-size layers", "words of the shape", "words of the shape, full-size layers"
+GROUND = "words of the background, full-size layers"
 CENTRE, WHOLE = "centre of the picture", "whole picture"
 THRESHOLDS = np.linspace(0, 1, 101)
 
@@ -83,7 +85,7 @@ def maps_of(s: scene.Scene, seed: int) -> dict:
 
     thing, full = f"{body.colour} {body.shape}", dict(full=True, half=False, quarter=False)
     return {MOTION: node(body.motion), FINE: node(body.motion, **full), THING: node(thing), THING_FINE: node(thing, **full),
-            CENTRE: centre_prior(), WHOLE: np.ones((SIZE, SIZE))}
+            GROUND: node(caption.split(" on ")[1].split(maxsplit=1)[1], **full), CENTRE: centre_prior(), WHOLE: np.ones((SIZE, SIZE))}
 
 
 def ious(a: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -108,7 +110,7 @@ def table(found: dict) -> list[str]:
     columns, n = list(found[MOTION]), len(found[MOTION]["r"])
     lines = [f"motion attention map, {n} pictures (in %) | " + " | ".join(columns), "---" + "|---" * len(columns)]
     lines += [" | ".join([name, *(cell(row[c], c) for c in columns)]) for name, row in found.items()]
-    for name, other in ((MOTION, THING), (MOTION, CENTRE), (MOTION, WHOLE), (FINE, THING_FINE), (FINE, CENTRE)):
+    for name, other in ((MOTION, THING), (MOTION, CENTRE), (MOTION, WHOLE), (FINE, THING_FINE), (FINE, GROUND), (FINE, CENTRE)):
         lines.append(" | ".join([f"{name} minus {other}", *(cell(found[name][c] - found[other][c], c, "+") for c in columns)]))
     return lines
 

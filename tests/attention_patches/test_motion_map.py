@@ -86,7 +86,8 @@ def slow_map(m, addresses, columns, positive=None, z=Z, steps=(700, 300), seed=7
 
 # which layers work at 1, 1/2, 1/4 and 1/8 of the latent
 HALVED = {
-    "SD1.5": {0: [("input", 1), ("input", 2), ("output", 9), ("output", 10), ("output", 11)], 1: [("input", 4), ("input", 5), ("output", 6), ("output", 7), ("output", 8)],
+    "SD1.5": {0: [("input", 1), ("input", 2), ("output", 9), ("output", 10), ("output", 11)],
+              1: [("input", 4), ("input", 5), ("output", 6), ("output", 7), ("output", 8)],
               2: [("input", 7), ("input", 8), ("output", 3), ("output", 4), ("output", 5)], 3: [("middle", 0)]},
     "SDXL": {1: [("input", 4), ("input", 5), ("output", 3), ("output", 4), ("output", 5)],
              2: [("input", 7), ("input", 8), ("middle", 0), ("output", 0), ("output", 1), ("output", 2)]},
@@ -200,7 +201,8 @@ def test_only_the_positive_prompt_counts_batched_or_split(m, monkeypatch):
     split = run(3.0)
     assert alone.layers == together.layers == split.layers == 10
     assert all(tiny.difference(a, found[0]) < 1e-5 for a in found[1:])
-    assert conditional_rows({"cond_or_uncond": [1, 0, 0]}, 6) == [2, 3, 4, 5] and conditional_rows({}, 2) == [0, 1] and conditional_rows({"cond_or_uncond": [1]}, 2) == []
+    assert conditional_rows({"cond_or_uncond": [1, 0, 0]}, 6) == [2, 3, 4, 5]
+    assert conditional_rows({}, 2) == [0, 1] and conditional_rows({"cond_or_uncond": [1]}, 2) == []
 
 
 def test_a_prompt_that_shares_the_batch_with_a_longer_one(m):
@@ -233,8 +235,8 @@ def test_another_patch_of_the_cross_attention(m, ours_first):
         with listening(m, layers) as heard:
             call_at(other(m), Z, tiny.conditioning(1), sigmas_of(m.get_model_object("model_sampling"), (700, 300)), 7)
         assert {k.shape[1] for parts in heard.values() for k in parts["k"]} == {9}
-        maps = [F.interpolate(attention_share(q, k, torch.tensor(TOKENS.positions), parts["heads"]).view(1, 1, int(q.shape[1] ** 0.5), -1), size=(16, 16), mode="bilinear")[0, 0]
-                for parts in heard.values() for q, k in zip(parts["q"], parts["k"])]
+        shares = [attention_share(q, k, torch.tensor(TOKENS.positions), parts["heads"]) for parts in heard.values() for q, k in zip(parts["q"], parts["k"])]
+        maps = [F.interpolate(a.view(1, 1, int(a.shape[1] ** 0.5), -1), size=(16, 16), mode="bilinear")[0, 0] for a in shares]
         assert tiny.difference(patched[0], to_map(torch.stack(maps).mean(0))) < 1e-4
 
 
@@ -274,9 +276,10 @@ def test_the_passes_of_guidance_nodes_are_not_overheard(m):
 def test_a_prompt_in_timestep_ranges(m):
     """As an optimised prompt per step comes: every call sees the one entry that is active."""
     one, two = tiny.conditioning(1), tiny.conditioning(3)
-    both = [[one[0][0], {**one[0][1], "start_percent": 0.0, "end_percent": 0.5}], [two[0][0], {**two[0][1], "start_percent": 0.5, "end_percent": 1.0}]]
-    assert torch.equal(node(m, positive=both, start_timestep=800, end_timestep=700), node(m, positive=one, start_timestep=800, end_timestep=700))
-    assert torch.equal(node(m, positive=both, start_timestep=300, end_timestep=200), node(m, positive=two, start_timestep=300, end_timestep=200))
+    both = [[one[0][0], {**one[0][1], "start_percent": 0.0, "end_percent": 0.5}],
+            [two[0][0], {**two[0][1], "start_percent": 0.5, "end_percent": 1.0}]]
+    for part, when in ((one, dict(start_timestep=800, end_timestep=700)), (two, dict(start_timestep=300, end_timestep=200))):
+        assert torch.equal(node(m, positive=both, **when), node(m, positive=part, **when))
 
 
 def test_a_mask_on_the_prompt_changes_nothing_and_an_area_is_refused(m):

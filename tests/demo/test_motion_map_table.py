@@ -44,7 +44,7 @@ def test_the_table_compares_within_each_picture():
     def row(*values):
         return {c: np.array(values) for c in ("IoU, one threshold", "IoU, own threshold", "r")}
 
-    kinds = (motion_map.MOTION, motion_map.FINE, motion_map.THING, motion_map.THING_FINE, motion_map.CENTRE, motion_map.WHOLE)
+    kinds = (motion_map.MOTION, motion_map.FINE, motion_map.THING, motion_map.THING_FINE, motion_map.GROUND, motion_map.CENTRE, motion_map.WHOLE)
     lines = motion_map.table({name: row(10.0 + i, 30.0 + i) for i, name in enumerate(kinds)})
     assert lines[2] == "motion words | 20.0 ± 10.0 | 20.0 ± 10.0 | 20.0 ± 10.0"
-    assert lines[8] == "motion words minus words of the shape | -2.0 ± 0.0 | -2.0 ± 0.0 | -2.0 ± 0.0"
+    assert lines[9] == "motion words minus words of the shape | -2.0 ± 0.0 | -2.0 ± 0.0 | -2.0 ± 0.0"
