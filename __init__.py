@@ -3,12 +3,13 @@ from comfy_api.latest import ComfyExtension
 
 from .nodes.frames import PictureToFrames
 from .nodes.inversion import MotionAwareInversion
+from .nodes.motion_attention import MotionAttentionMap
 from .nodes.motion_noise import MotionNoiseInit, NoiseClipper
 from .nodes.motion_tokens import MotionWords
 from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
-NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionWords]
+NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionWords, MotionAttentionMap]
 
 
 class FirstFrame(ComfyExtension):

@@ -69,12 +69,12 @@ def transformer_blocks(unet, stages) -> list[tuple[str, int]]:
             if any(isinstance(layer, SpatialTransformer) for layer in block)]
 
 
-def check_model(model, who: str) -> None:
-    """Raises ValueError unless the model is an image UNet whose frames lie along the batch."""
+def check_model(model, who: str, does: str = "changes the self-attention") -> None:
+    """Raises ValueError unless the model is an image UNet whose frames lie along the batch. does: what the node does with the UNet."""
     unet = model.get_model_object("diffusion_model")
     if not isinstance(unet, UNetModel):
         raise ValueError(
-            f"{who} changes the self-attention of an SD1.5- or SDXL-type UNet, got {type(model.model).__name__} "
+            f"{who} {does} of an SD1.5- or SDXL-type UNet, got {type(model.model).__name__} "
             f"({type(unet).__name__}). Load such a checkpoint in Load Checkpoint."
         )
     if any(isinstance(layer, SpatialVideoTransformer) for layer in unet.modules()):

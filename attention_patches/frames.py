@@ -86,3 +86,10 @@ def read(transformer_options: dict, batch: int, frames: int = 0) -> FrameBatch:
             f"Set 'frames' to 0 (all latents are one clip) or to a number that divides the batch."
         )
     return FrameBatch(batch // len(numbers), numbers, total)
+
+
+def conditional_rows(transformer_options: dict, batch: int) -> list[int]:
+    """Rows of the batch that carry a positive conditioning (0 in `cond_or_uncond`); all of them outside a guider."""
+    chunks = transformer_options.get("cond_or_uncond") or (0,)
+    size = batch // len(chunks)
+    return [row for i, chunk in enumerate(chunks) if chunk == 0 for row in range(i * size, (i + 1) * size)]

@@ -1,9 +1,12 @@
 """Tiny random UNets of the host's own classes, in the real patcher, and one way to sample with them. Import as `firstframe.tests.tiny_models`."""
+import comfy.controlnet
 import comfy.model_patcher
+import comfy.ops
 import comfy.sample
 import comfy.samplers
 import comfy.supported_models
 import torch
+from comfy.cldm.cldm import ControlNet
 from firstframe.demo import comfy_support
 
 CPU = torch.device("cpu")
@@ -36,6 +39,17 @@ def model(shape: str = "SD1.5", dtype=torch.float32, seed: int = 0, device=CPU, 
             noise = torch.randn(p.shape, generator=generator)
             p.copy_(noise / p[0].numel() ** 0.5 if p.ndim > 1 else 1 + 0.1 * noise)
     return comfy.model_patcher.ModelPatcher(base, load_device=device, offload_device=CPU)
+
+
+def control_net(seed: int = 1):
+    """(a ControlNet for the SD1.5 model with random weights, a hint [1,128,128,3])."""
+    config = {k: v for k, v in SD15.items() if k not in ("out_channels", "transformer_depth_output")}
+    net = ControlNet(hint_channels=3, dtype=torch.float32, device=CPU, operations=comfy.ops.disable_weight_init, num_heads=8, **config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / (p[0].numel() ** 0.5 if p.ndim > 1 else 10))
+    return comfy.controlnet.ControlNet(net, load_device=CPU, manual_cast_dtype=None), torch.rand(1, 128, 128, 3, generator=generator)
 
 
 def conditioning(seed: int, tokens: int = 7, batch: int = 1, **options) -> list:

@@ -64,7 +64,8 @@ class Pieces:
         self.inversions = {on: MotionAwareInversion.execute(self.model, self.latent, self.positive, "conditional" if on else "none", STEPS, START).result
                            for on in (True, False)}
         tokens = MotionWords.execute(clip, caption, "" if find_motion(caption) else s.bodies[0].motion).result[1]
-        self.A = MotionAttentionMap.execute(self.model, self.latent, self.positive, tokens, START, 401, 4, seed, SMOOTHING, 1.0, 0.0, full=True).result[0]
+        self.A = MotionAttentionMap.execute(self.model, self.latent, self.positive, tokens, START, 401, 4, seed, SMOOTHING, 1.0, 0.0,
+                                          full=True, half=False, quarter=False).result[0]
 
     def i2v_zero(self) -> torch.Tensor:
         from ...nodes.pilife import I2VZero

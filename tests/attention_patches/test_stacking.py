@@ -1,6 +1,4 @@
 """Cross-frame attention beside what users put next to it: the host's own nodes, run through their own classes."""
-import comfy.controlnet
-import comfy.ops
 import pytest
 import torch
 from comfy_extras.nodes_freelunch import FreeU_V2
@@ -122,15 +120,7 @@ def test_attn1_patches_before_the_projections(m):
 
 
 def test_controlnet(m):
-    from comfy.cldm.cldm import ControlNet as Network
-    config = {k: v for k, v in tiny.SD15.items() if k not in ("out_channels", "transformer_depth_output")}
-    net = Network(hint_channels=3, dtype=torch.float32, device=tiny.CPU, operations=comfy.ops.disable_weight_init, num_heads=8, **config)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) / (p[0].numel() ** 0.5 if p.ndim > 1 else 10))
-    control = comfy.controlnet.ControlNet(net, load_device=tiny.CPU, manual_cast_dtype=None)
-    hint = torch.rand(1, 128, 128, 3, generator=generator)
+    control, hint = tiny.control_net()
     apply = nodes.ControlNetApplyAdvanced().apply_controlnet
     positive, negative = apply(tiny.conditioning(1), tiny.conditioning(2), control, hint, 0.8, 0.0, 1.0)
     with_both = run(patched(m), positive=positive, negative=negative)
