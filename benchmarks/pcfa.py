@@ -1,12 +1,12 @@
 """What PCFAPatch costs: one UNet step without it, with it, and the floor, in one run.
 
-    COMFYUI_PATH=... python demo/run.py benchmarks.pcfa [rounds]
+    COMFYUI_PATH=... python demo/run.py benchmarks.pcfa [rounds] [default]
 
 Floor: the plain step, minus its own self-attention, plus the attention that Eq. 15 asks for (each frame's queries over
 the keys and values of its set, laid out beforehand). Gathering, grouping and bookkeeping are what lies above it.
 Random weights; the step goes through the host's guider with cond and uncond in one batch and prompts of 77 tokens.
 Medians of interleaved rounds; other work on the machine shows in the ratios, so repeat with more rounds in doubt.
-Attention is torch's; without that option a host on a CPU takes a slower one, whose ratios are others.
+Attention is torch's; `default` leaves the choice to the host, which on a CPU takes a slower one.
 """
 import statistics
 import time
@@ -116,7 +116,7 @@ def measure(name: str, case, device, dtype, rounds: int) -> None:
 
 def main(argv: list[str]) -> None:
     rounds = int(argv[0]) if argv else 9
-    use_host()
+    use_host(None) if "default" in argv else use_host()
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     for name, case in CASES[kind].items():
         measure(name, case, torch.device(kind), torch.float16 if kind == "cuda" else torch.float32, rounds)

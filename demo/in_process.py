@@ -11,13 +11,13 @@ CHECKPOINT = WEIGHTS / "checkpoints" / "firstframe_demo.safetensors"
 VAE = WEIGHTS / "vae" / "firstframe_demo_vae.safetensors"
 
 
-def use_host() -> None:
-    """Makes the host's own network classes importable; COMFYUI_PATH names the ComfyUI folder."""
+def use_host(attention: str | None = "--use-pytorch-cross-attention") -> None:
+    """Makes the host's own network classes importable; COMFYUI_PATH names the ComfyUI folder. attention: the host's option for it, None: its default."""
     root = os.environ.get("COMFYUI_PATH")
     if not root or not Path(root, "comfy").is_dir():
         raise SystemExit(f"COMFYUI_PATH should name a ComfyUI folder, it is {root!r}.")
     sys.path.insert(0, root)
-    argv, sys.argv = sys.argv, [sys.argv[0], "--use-pytorch-cross-attention"] + ([] if torch.cuda.is_available() else ["--cpu"])
+    argv, sys.argv = sys.argv, [sys.argv[0], *filter(None, [attention])] + ([] if torch.cuda.is_available() else ["--cpu"])
     import comfy.options
     comfy.options.enable_args_parsing()
     import comfy.cli_args  # noqa: F401  (reads argv now)
