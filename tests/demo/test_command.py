@@ -98,7 +98,7 @@ def test_a_signal_ends_the_server_too(files, sign, code):
     Image.effect_noise((512, 512), 80).save(files / "noise.png")
     process = subprocess.Popen([*RUN, "--image", "noise.png", "--workflow", "long.json"], cwd=files, env={**os.environ, "TMPDIR": str(temp)},
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a shell's background jobs inherit it ignored
+                               preexec_fn=lambda: signal.signal(getattr(signal, sign), signal.SIG_DFL))  # a shell's background jobs, and nohup's, inherit some ignored
     try:
         port = int(wait_for_log(process, temp, r"http://127\.0\.0\.1:(\d+)"))
         wait_for_log(process, temp, "got prompt")
