@@ -57,7 +57,8 @@ class MotionAwareInversion(io.ComfyNode):
                                       tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
                                               "sampler. 1: no guidance, and nothing to optimise.")),
                 expert(io.Combo.Input("optimiser", options=list(OPTIMISERS), default=OPTIMISERS[0],
-                                      tooltip="Polyak: steps of length loss / gradient squared, few are needed. Adam (paper): the published one, slower.")),
+                                      tooltip="Polyak: steps of length loss / gradient squared, for mode conditional. Adam (paper): the published one; "
+                                              "take it for null-text, where it comes closer.")),
                 expert(io.Int.Input("inner_steps", default=10, min=0, max=500,
                                     tooltip="Optimisation steps at each level, at most (10 in the paper). 0: none. More is slower and can only help where "
                                             "the loss still falls.")),
