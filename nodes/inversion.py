@@ -72,7 +72,7 @@ class MotionAwareInversion(io.ComfyNode):
                                     tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as "
                                             "published. 2 makes most optimisation needless.")),
                 expert(io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto",
-                                      tooltip="on: a fraction of the memory, about 1.3 times the time of optimisation steps; results agree to rounding. "
+                                      tooltip="on: a fraction of the memory, optimisation steps take longer; results agree to rounding. "
                                               "auto: on when memory would not do.")),
                 expert(io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
                                     tooltip="For patches in the model that draw at random; the inversion itself does not.")),
