@@ -57,20 +57,19 @@ class MotionAwareInversion(io.ComfyNode):
                                       tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
                                               "sampler. 1: no guidance, and nothing to optimise.")),
                 expert(io.Combo.Input("optimiser", options=list(OPTIMISERS), default=OPTIMISERS[0],
-                                      tooltip="Polyak: steps of length loss / gradient squared, for mode conditional. Adam (paper): the published one; "
-                                              "take it for null-text, where it comes closer.")),
-                expert(io.Int.Input("inner_steps", default=10, min=0, max=500,
-                                    tooltip="Optimisation steps at each level, at most (10 in the paper). 0: none. More is slower and can only help where "
-                                            "the loss still falls.")),
+                                      tooltip="Signum: signed momentum that goes on from level to level and finds its own step length; 3 inner_steps do. "
+                                              "Adam (paper): the published one; set inner_steps to 10 with it.")),
+                expert(io.Int.Input("inner_steps", default=Optimisation.inner, min=0, max=500,
+                                    tooltip="Optimisation steps at each level, at most (10 in the paper, with Adam). 0: none. More is slower and comes closer "
+                                            "to the picture.")),
                 expert(io.Float.Input("learning_rate", default=1e-2, min=1e-5, max=1.0, step=1e-3, round=False,
-                                      tooltip="Adam's at the first level; it falls to half along the walk. Polyak needs none and ignores it. Too high: the "
-                                              "loss rises.")),
+                                      tooltip="Adam's at the first level; it falls to half along the walk. Signum ignores it. Too high: the loss rises.")),
                 expert(io.Float.Input("early_stop", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False,
                                       tooltip="Mean squared error at which the first level is good enough; it grows by 2e-5 a level of 50. Higher is "
                                               "faster and less exact. 0: smallest.")),
-                expert(io.Int.Input("refine", default=2, min=0, max=20,
+                expert(io.Int.Input("refine", default=1, min=0, max=20,
                                     tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as "
-                                            "published. 2 makes most optimisation needless.")),
+                                            "published. 1 makes most optimisation needless. Not for null-text.")),
                 expert(io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto",
                                       tooltip="on: a fraction of the memory, optimisation steps take longer; results agree to rounding. "
                                               "auto: on when memory would not do.")),
@@ -91,8 +90,8 @@ class MotionAwareInversion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, samples, positive, mode, steps, start_timestep, negative=None, guidance=7.5, optimiser=OPTIMISERS[0], inner_steps=10,
-                learning_rate=1e-2, early_stop=1e-5, refine=2, checkpointing="auto", seed=0) -> io.NodeOutput:
+    def execute(cls, model, samples, positive, mode, steps, start_timestep, negative=None, guidance=7.5, optimiser=OPTIMISERS[0], inner_steps=Optimisation.inner,
+                learning_rate=1e-2, early_stop=1e-5, refine=1, checkpointing="auto", seed=0) -> io.NodeOutput:
         z0 = samples["samples"]
         check_picture(z0, WHO)
         check_model(model, WHO)

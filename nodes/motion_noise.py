@@ -36,12 +36,12 @@ class MotionNoiseInit(io.ComfyNode):
                                tooltip="Weight of the attention-guided noise against purely random noise (Eq. 12). 0: random everywhere. Higher: the "
                                        "picture's static parts hold; large values: attention alone decides."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
-                             tooltip="Of the fresh noise. Same seed, same bits; more frames leave the first ones as they are. Unused with 'base' "
-                                     "connected."),
+                             tooltip="Of the fresh noise. Same seed, same bits; more frames leave the first ones as they are. With 'base' connected: "
+                                     "of the guided part alone."),
                 io.Mask.Input("motion", optional=True,
                               tooltip="Motion attention A, 0 (keep the picture's noise) to 1 (fresh noise), from Motion Attention Map or painted; one, or "
                                       "one per frame; any size. Not connected: 1 everywhere."),
-                io.Noise.Input("base", optional=True, tooltip="Where the fresh noise comes from instead of the seed, e.g. RandomNoise."),
+                io.Noise.Input("base", optional=True, tooltip="Where the purely random noise comes from instead of the seed, e.g. RandomNoise."),
             ],
             outputs=outputs("Motion noise."),
         )

@@ -4,12 +4,13 @@ x [1,C,h,w] is variance-exploding, x = x0 + sigma eps. Levels count upwards: lev
 `predict(x, i)` is eps_theta at level i = 1..T; `branch(x, i, psi)` is the same with the embeddings psi (a list of
 tensors, one per entry of the conditioning), with gradients where autograd is on.
 """
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-OPTIMISERS = ("Polyak", "Adam (paper)")
+OPTIMISERS = ("Signum", "Adam (paper)")
 
 
 def ddim(x: torch.Tensor, eps: torch.Tensor, sigma, sigma_to) -> torch.Tensor:
@@ -45,13 +46,13 @@ def trajectory(predict: Callable, x0: torch.Tensor, sigmas: torch.Tensor, refine
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How each psi_t is found. inner: steps at most; lr: Adam's, of the first level; stop: loss that is good enough there.
+    """How each psi_t is found. inner: looks at a level at most; lr: Adam's, of the first level; stop: loss that is good enough there.
 
     Along the walk lr falls to half and stop grows by `growth` a level; both are meant for 50 levels in the whole
     schedule and scale with `steps` (null-text inversion: lr (1 - n/100), stop + n growth).
     """
 
-    inner: int = 10
+    inner: int = 3
     lr: float = 1e-2
     stop: float = 1e-5
     growth: float = 2e-5
@@ -62,6 +63,9 @@ class Optimisation:
         """(learning rate, good enough) of the n-th level from the top."""
         n = n * 50 / self.steps
         return self.lr * (1 - n / 100), self.stop + n * self.growth
+
+
+PUBLISHED = Optimisation(inner=10, optimiser=OPTIMISERS[1])
 
 
 @dataclass(frozen=True)
@@ -75,19 +79,35 @@ class Walk:
     backward: int
 
 
+@dataclass(frozen=True)
+class Level:
+    """What an optimiser made of one level: y, the latent below; psi, which led there; onward, where the next level starts; losses; backward passes."""
+
+    y: torch.Tensor
+    psi: list
+    onward: list
+    losses: list
+    backward: int
+
+
 def back_step(branch, x, i, psi, sigmas):
     return ddim(x, branch(x, i, psi), sigmas[i], sigmas[i - 1])
 
 
-def gradient(y: torch.Tensor, target: torch.Tensor, sigma, psi: list) -> tuple[float, list]:
-    """(loss, its gradients): mean squared error of the variance-preserving latents y and target at sigma.
+def mean_square(y: torch.Tensor, target: torch.Tensor, sigma) -> float:
+    """The loss: mean squared error of the variance-preserving latents y and target at sigma."""
+    return float((y - target).detach().square().mean() / (1 + sigma**2))
+
+
+def gradient(y: torch.Tensor, target: torch.Tensor, sigma, psi: list) -> list:
+    """That of mean_square(y, target, sigma) with respect to psi.
 
     The residual enters the backward pass with magnitude 1 and its scale comes in afterwards, or half precision would lose it.
     """
     r = (y - target).detach() / (1 + sigma**2)
-    loss, scale = float((r * (y - target).detach()).mean()), r.abs().amax().clamp_min(1e-30)
+    scale = r.abs().amax().clamp_min(1e-30)
     grads = torch.autograd.grad(y, psi, (r / scale).to(y.dtype), allow_unused=True)
-    return loss, [torch.zeros_like(p) if g is None else g * (2 * scale / r.numel()) for p, g in zip(psi, grads)]
+    return [torch.zeros_like(p) if g is None else g * (2 * scale / r.numel()) for p, g in zip(psi, grads)]
 
 
 def check(loss: float, level: int, inner: int) -> None:
@@ -98,58 +118,69 @@ def check(loss: float, level: int, inner: int) -> None:
         )
 
 
-def adam(branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> tuple:
+class Adam:
     """The published arithmetic: a new Adam each level; the loss is looked at after the step it led to."""
-    lr, enough = options.at(n)
-    optimiser, losses = torch.optim.Adam(psi, lr=lr), []
-    for j in range(options.inner):
-        y = back_step(branch, x, i, psi, sigmas)
-        loss, grads = gradient(y, target, sigmas[i - 1], psi)
-        check(loss, i, j + 1)
-        losses.append(loss)
-        for p, g in zip(psi, grads):
-            p.grad = g
-        optimiser.step()
-        seen(i, j + 1, x, y.detach())
-        if loss < enough:
-            break
-    return None, losses, len(losses)
 
-
-def polyak(branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> tuple:
-    """Gradient steps of Polyak's length, loss / |g|^2, which needs no learning rate; the best embedding is kept.
-
-    The length supposes that the loss can reach 0; a step that does not lower it is taken back and the next is a quarter.
-    The loss is looked at before the backward pass, so a level whose embedding already serves costs one forward pass, and
-    the latent of the kept embedding is not computed again.
-    """
-    enough = options.at(n)[1] / 4  # Adam, which looks only afterwards, ends about that far below its own mark
-    losses, best, share, backward = [], None, 1.0, 0
-    for j in range(options.inner + 1):
-        last = j == options.inner
-        with torch.set_grad_enabled(not last):
+    def level(self, branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> Level:
+        lr, enough = options.at(n)
+        optimiser, losses = torch.optim.Adam(psi, lr=lr), []
+        for j in range(options.inner):
             y = back_step(branch, x, i, psi, sigmas)
-        loss = float((y - target).detach().square().mean() / (1 + sigmas[i - 1] ** 2))
-        check(loss, i, j + 1)
-        losses.append(loss)
-        seen(i, j + 1, x, y.detach())
-        better = best is None or loss < best[0]
-        if better:
-            best = (loss, y.detach(), [p.detach().clone() for p in psi])
-        else:
-            share /= 4
-        if last or best[0] < enough:
-            break
-        if better:
-            grads, backward = gradient(y, target, sigmas[i - 1], psi)[1], backward + 1
-            square = sum(float(g.square().sum()) for g in grads)
-            if square == 0:
+            loss = mean_square(y, target, sigmas[i - 1])
+            check(loss, i, j + 1)
+            losses.append(loss)
+            for p, g in zip(psi, gradient(y, target, sigmas[i - 1], psi)):
+                p.grad = g
+            optimiser.step()
+            seen(i, j + 1, x, y.detach())
+            if loss < enough:
                 break
-        for p, b, g in zip(psi, best[2], grads):
-            p.data.copy_(b - share * best[0] / square * g)
-    for p, b in zip(psi, best[2]):
-        p.data.copy_(b)
-    return best[1], losses, backward
+        with torch.no_grad():
+            y = back_step(branch, x, i, psi, sigmas)
+        psi = [p.detach() for p in psi]
+        return Level(y, psi, psi, losses, len(losses))
+
+
+class Signum:
+    """Signed momentum (Signum; Bernstein et al. 2018, Alg. 2) whose momentum goes on from level to level, with steps of a length that fits by itself.
+
+    For the sign of g, Polyak's length is loss / |g|_1; single ones jump by an order of magnitude, so a running geometric
+    mean is taken, and SHARE of it, as the losses never reach 0. Neighbouring levels want much the same change, so the step
+    after a level's last look serves the next one, and each look costs one call and one backward pass, with none besides.
+    """
+
+    BETA, SHARE, MEMORY = 0.4, 0.3, 0.9  # of the momentum; of Polyak's length; of the running mean
+
+    def __init__(self):
+        self.momentum, self.length = None, None
+
+    def level(self, branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> Level:
+        enough = options.at(n)[1] / 4  # Adam, which looks only afterwards, ends about that far below its own mark
+        losses, backward = [], 0
+        for j in range(options.inner):
+            y = back_step(branch, x, i, psi, sigmas)
+            loss = mean_square(y, target, sigmas[i - 1])
+            check(loss, i, j + 1)
+            losses.append(loss)
+            seen(i, j + 1, x, y.detach())
+            used = [p.detach().clone() for p in psi]
+            if loss < enough:
+                break
+            self.step(psi, loss, gradient(y, target, sigmas[i - 1], psi))
+            backward += 1
+        return Level(y.detach(), used, [p.detach() for p in psi], losses, backward)
+
+    def step(self, psi: list, loss: float, grads: list) -> None:
+        total, square = (sum(float(f(g).sum()) for g in grads) for f in (torch.abs, torch.square))
+        if square == 0:
+            return
+        length = math.log(loss / total)
+        self.length = length if self.length is None else self.MEMORY * self.length + (1 - self.MEMORY) * length
+        m, b = self.momentum or [torch.zeros_like(g) for g in grads], self.BETA
+        # levels differ in the size of their gradients, not in what they say
+        self.momentum = [b * a + (1 - b) / square**0.5 * g for a, g in zip(m, grads)]
+        for p, a in zip(psi, self.momentum):
+            p.data.sub_(a.sign(), alpha=self.SHARE * math.exp(self.length))
 
 
 def walk_back(branch: Callable, Z: torch.Tensor, sigmas: torch.Tensor, psi: list, options: Optimisation, seen: Callable = lambda i, j, x, y: None,
@@ -160,21 +191,20 @@ def walk_back(branch: Callable, Z: torch.Tensor, sigmas: torch.Tensor, psi: list
     for what does not depend on psi); seen(i, j, x, y) after each inner step. Raises ValueError when a loss is not finite.
     """
     T = len(sigmas) - 1
-    update = adam if options.optimiser == OPTIMISERS[1] else polyak
+    optimiser = dict(zip(OPTIMISERS, (Signum, Adam)))[options.optimiser]()
     x, walked, kept, losses = Z[-1:], [Z[-1:]], [None] * (T + 1), [[] for _ in range(T + 1)]
     backward = 0
     for n, i in enumerate(range(T, 0, -1)):
         with torch.no_grad():
             prepare(x, i)
-        psi, y = [p.detach().clone().requires_grad_() for p in psi], None
         if options.inner:
-            y, losses[i], spent = update(branch, x, i, psi, Z[i - 1:i], sigmas, options, n, seen)
-            backward += spent
-        if y is None:
+            psi = [p.detach().clone().requires_grad_() for p in psi]
+            found = optimiser.level(branch, x, i, psi, Z[i - 1:i], sigmas, options, n, seen)
+        else:
             with torch.no_grad():
-                y = back_step(branch, x, i, psi, sigmas)
-                seen(i, 0, x, y)
-        psi = [p.detach() for p in psi]
-        kept[i], x = psi, y
-        walked.append(y)
+                found = Level(back_step(branch, x, i, psi, sigmas), psi, psi, [], 0)
+            seen(i, 0, x, found.y)
+        kept[i], psi, x, losses[i] = found.psi, found.onward, found.y, found.losses
+        backward += found.backward
+        walked.append(x)
     return Walk(torch.cat(walked[::-1]), kept, losses, backward)

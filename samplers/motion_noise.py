@@ -2,6 +2,9 @@
 
 Shapes: eps_rec [1,C,h,w] is the noise that the picture's inversion ends in; eps [F,C,h,w] fresh unit noise, one per
 frame; A [1 or F,1,h,w] in 0..1 the motion attention. Noise levels are the host's sigma: x_t = x_0 + sigma eps.
+
+The paper writes the same letter for the fresh noise of Eq. 10 and of Eq. 12. They are two draws here: the result would
+else have a variance of 1 + 2 A eta / (1 + eta^2), where Eq. 7 wants N(0, I), and what is too much stays in the clip as blotches.
 """
 import torch
 import torch.nn.functional as F
@@ -27,15 +30,18 @@ def mixed(eps: torch.Tensor, m_t: torch.Tensor, eta: float) -> torch.Tensor:
     return (eps + eta * m_t) / (1 + eta**2) ** 0.5
 
 
-def motion_noise(eps_rec: torch.Tensor, A: torch.Tensor, eps: torch.Tensor, eta: float) -> torch.Tensor:
-    """[F,C,h,w]: eps_rec itself for the first frame, which so starts exactly at the inverted picture, eps_M for the others."""
-    return torch.cat([eps_rec, mixed(eps, guided(A, eps, eps_rec), eta)[1:]])
+def motion_noise(eps_rec: torch.Tensor, A: torch.Tensor, eps: torch.Tensor, eps_guided: torch.Tensor, eta: float) -> torch.Tensor:
+    """[F,C,h,w]: eps_rec itself for the first frame, which so starts exactly at the inverted picture, eps_M for the others.
+
+    eps: the fresh noise of Eq. 12; eps_guided: that of Eq. 10.
+    """
+    return torch.cat([eps_rec, mixed(eps, guided(A, eps_guided, eps_rec), eta)[1:]])
 
 
-def fresh_noise(shape, seed: int) -> torch.Tensor:
-    """Unit noise on the CPU, frame after frame from one generator: more frames leave the first ones as they are."""
+def fresh_noise(shape, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(eps, eps_guided): unit noise on the CPU, frame after frame from one generator, so that more frames leave the first ones as they are."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.stack([torch.randn(shape[1:], generator=generator) for _ in range(shape[0])])
+    return tuple(torch.stack([torch.randn(2, *shape[1:], generator=generator) for _ in range(shape[0])]).unbind(1))
 
 
 def mask_to_attention(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -129,15 +129,15 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
                    options: Optimisation, checkpointing: str = "auto", seed: int = 0) -> tuple[torch.Tensor, Inversion]:
     """(z0* in the host's latent space, Inversion) of one picture's latent z0 [1,C,h,w].
 
-    The noise levels are those of a DDIM schedule of `steps` from timestep `start` down, then 0. negative is only used with
-    mode null-text. checkpointing: auto, on or off. MODEL keeps its values, also when this is interrupted.
+    The noise levels are those of a DDIM schedule of `steps` from timestep `start` down, then 0. negative and guidance are
+    only used with mode null-text; refine is not, as a way back under guidance does not retrace the trajectory. checkpointing: auto, on or off. MODEL keeps its values, also when this is interrupted.
     """
     grid = timestep_grid(steps, start)
     sigmas = torch.cat([torch.zeros(1), sigmas_of(model.get_model_object("model_sampling"), grid)])
     m = differentiable_attention(model.get_non_dynamic_delegate() if getattr(model, "is_dynamic", lambda: False)() else model)
     comfy.model_management.load_models_gpu([m], force_full_load=True)  # offloaded weights are cast through a buffer that the backward pass would find overwritten
     on = wants_checkpointing(m, z0.shape) if checkpointing == "auto" else checkpointing == "on"
-    sampler = InversionSampler(mode, guidance, refine, options, on)
+    sampler = InversionSampler(mode, guidance, 0 if mode == "null-text" else refine, options, on)
     guider = BranchGuider(m)
     guider.set_conds(positive, negative if mode == "null-text" else positive)
     callback = latent_preview.prepare_callback(m, 1)

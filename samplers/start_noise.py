@@ -30,16 +30,17 @@ def check_size(shape, inversion, who: str) -> None:
 
 
 def attention_noise(inversion, mask: torch.Tensor | None, eta: float, seed: int, base=None, frames: int | None = None) -> StartNoise:
-    """Eq. 7-10 and 12 as NOISE. mask: A (None: 1 everywhere); base: the NOISE that epsilon comes from (None: drawn from the seed)."""
+    """Eq. 7-10 and 12 as NOISE. mask: A (None: 1 everywhere); base: the NOISE that Eq. 12's epsilon comes from (None: drawn from the seed)."""
     who = "Motion Noise"
 
     def make(shape, latent):
         check_size(shape, inversion, who)
-        eps = fresh_noise(shape, seed) if base is None else base.generate_noise(latent)
+        eps, eps_guided = fresh_noise(shape, seed)
+        eps = eps if base is None else base.generate_noise(latent)
         A = torch.ones(1, 1, *shape[-2:]) if mask is None else mask_to_attention(mask, *shape[-2:])
         if len(A) not in (1, shape[0]):
             raise ValueError(f"{who} got a mask of {len(A)} frames for a clip of {shape[0]}. Give it one mask, or one for each frame.")
-        return motion_noise(inversion.eps_rec, A, eps, eta)
+        return motion_noise(inversion.eps_rec, A, eps, eps_guided, eta)
     return StartNoise(make, seed if base is None else base.seed, frames)
 
 

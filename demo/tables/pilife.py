@@ -79,7 +79,7 @@ class Pieces:
         from ...samplers.start_noise import attention_noise, clipped_noise, empty_clip
         z, found, conditioning, sigmas, *_ = self.inversions[inversion]
         start = attention_noise(found, self.A, ETA, self.seed) if noise else attention_noise(found, None, 0.0, self.seed)  # eta 0: fresh noise
-        assert noise or torch.equal(start.generate_noise(empty_clip(found, 2))[1:], fresh_noise((2, *z["samples"].shape[1:]), self.seed)[1:])
+        assert noise or torch.equal(start.generate_noise(empty_clip(found, 2))[1:], fresh_noise((2, *z["samples"].shape[1:]), self.seed)[0][1:])
         start = clipped_noise(start, found, 0.1, False, self.seed) if clipper else start
         model = patch(self.model, chooser("PCFA" if probabilistic else "first+previous", 0.5, self.seed), "the table")
         latent = z["samples"].repeat(FRAMES, 1, 1, 1)

@@ -25,5 +25,5 @@ def test_a_shape_that_moves_is_motion_and_no_error_of_the_static_background():
 
 
 def test_plain_inversion_is_counted():
-    got = inversion.measure(inversion.picture_of(0), "none", None, 0)
+    got = inversion.measure(inversion.picture_of(0), "none", True, 0, "")
     assert got["model calls"] == 2 * 39 and got["of them with gradients"] == 0 and 10 < got["PSNR, dB"] < 80

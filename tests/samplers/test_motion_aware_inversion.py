@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from firstframe.samplers.motion_aware_inversion import OPTIMISERS, Optimisation, ddim, trajectory, walk_back
+from firstframe.samplers.motion_aware_inversion import OPTIMISERS, PUBLISHED, Optimisation, ddim, trajectory, walk_back
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "k1_null_text_inversion.safetensors"
@@ -40,7 +40,7 @@ def vp(Z, sigmas):
     return Z / (1 + sigmas[:, None, None, None] ** 2) ** 0.5
 
 
-def null_text(g, ladder, **options):
+def null_text(g, ladder, options):
     """(trajectory, walk) with guidance 7.5 around the optimised unconditional embedding."""
     predict, (sigmas, _), c = stub(g, ladder), ladder, g["in.context_cond"]
     Z = trajectory(lambda x, i: predict(x, i, [c]), g["in.latent"] * (1 + sigmas[0] ** 2) ** 0.5, sigmas)
@@ -52,7 +52,7 @@ def null_text(g, ladder, **options):
     def branch(x, i, psi):
         u = predict(x, i, psi)
         return u + 7.5 * (kept["c"] - u)
-    return Z, walk_back(branch, Z, sigmas, [g["in.context_uncond_start"]], Optimisation(**options), prepare=prepare)
+    return Z, walk_back(branch, Z, sigmas, [g["in.context_uncond_start"]], options, prepare=prepare)
 
 
 def close(a, b, tolerance):
@@ -60,7 +60,7 @@ def close(a, b, tolerance):
 
 
 def test_golden_null_text_inversion(g, ladder):
-    Z, walk = null_text(g, ladder, optimiser=OPTIMISERS[1])
+    Z, walk = null_text(g, ladder, PUBLISHED)
     sigmas = ladder[0]
     close(vp(Z, sigmas), g["out.inverted_latents_0_to_50"][:, 0], 1e-5)
     assert [len(n) for n in walk.losses[:0:-1]] == g["out.inner_iterations"].tolist()
@@ -78,12 +78,12 @@ def pliable(ladder):
     return predict, sigmas, torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(2)), torch.zeros(1, 5, 8)
 
 
-def test_polyak_comes_as_near_as_adam_with_a_third_of_the_backward_passes(ladder):
+def test_signum_comes_as_near_as_adam_with_a_third_of_the_backward_passes(ladder):
     predict, sigmas, x0, c = pliable(ladder)
     Z = trajectory(lambda x, i: predict(x, i, [c + 0.5]), x0, sigmas)
-    adam, polyak = (walk_back(predict, Z, sigmas, [c], Optimisation(optimiser=name)) for name in OPTIMISERS[::-1])
-    error = [float((w.Z[0] - x0).square().mean()) for w in (adam, polyak)]
-    backward = [adam.backward, polyak.backward]
+    adam, signum = (walk_back(predict, Z, sigmas, [c], options) for options in (PUBLISHED, Optimisation()))
+    error = [float((w.Z[0] - x0).square().mean()) for w in (adam, signum)]
+    backward = [adam.backward, signum.backward]
     assert error[1] < error[0] and backward[1] < backward[0] / 3, (error, backward)
 
 
@@ -108,9 +108,32 @@ def test_every_level_starts_warm_and_lands_nearer(ladder, optimiser):
     assert torch.equal(walk.Z[-1], Z[-1]) and walk.psi[0] is None and torch.equal(plain.psi[7][0], c)
     for i in range(1, 51):  # the walk's latents follow from its embeddings alone
         close(ddim(walk.Z[i:i + 1], predict(walk.Z[i:i + 1], i, walk.psi[i]), sigmas[i], sigmas[i - 1]), walk.Z[i - 1:i], 1e-5)
-        again = predict(walk.Z[i:i + 1], i, walk.psi[min(i + 1, 50)] if i < 50 else [c])
-        loss = (ddim(walk.Z[i:i + 1], again, sigmas[i], sigmas[i - 1]) - Z[i - 1:i]).square().mean() / (1 + sigmas[i - 1] ** 2)
-        assert walk.losses[i][0] == pytest.approx(float(loss), rel=1e-3, abs=1e-9)
+        if optimiser == OPTIMISERS[1]:
+            again = predict(walk.Z[i:i + 1], i, walk.psi[min(i + 1, 50)] if i < 50 else [c])
+            loss = (ddim(walk.Z[i:i + 1], again, sigmas[i], sigmas[i - 1]) - Z[i - 1:i]).square().mean() / (1 + sigmas[i - 1] ** 2)
+            assert walk.losses[i][0] == pytest.approx(float(loss), rel=1e-3, abs=1e-9)
+
+
+def test_signum_step_by_step(ladder):
+    """Three looks a level, written out: the mean of the logarithms of loss / |g|_1, the momentum of g / |g|, a step along its sign."""
+    predict, sigmas, x0, c = pliable(ladder)
+    sigmas, Z = sigmas[:7], trajectory(lambda x, i: predict(x, i, [c + 0.3]), x0, sigmas[:7])
+    walk = walk_back(predict, Z, sigmas, [c], Optimisation(stop=0.0, growth=0.0))
+    psi, x, m, mean = c.clone(), Z[-1:], 0.0, None
+    for i in range(6, 0, -1):
+        for _ in range(3):
+            psi = psi.detach().requires_grad_()
+            y = x + (sigmas[i - 1] - sigmas[i]) * predict(x, i, [psi])
+            loss = F.mse_loss(y / (1 + sigmas[i - 1] ** 2).sqrt(), Z[i - 1:i] / (1 + sigmas[i - 1] ** 2).sqrt())
+            g, = torch.autograd.grad(loss, psi)
+            used = psi.detach()
+            log = (loss / g.abs().sum()).log().item()
+            mean = log if mean is None else 0.9 * mean + 0.1 * log
+            m = 0.4 * m + 0.6 * g / g.norm()
+            psi = used - 0.3 * torch.tensor(mean).exp() * m.sign()
+        close(walk.psi[i][0], used, 1e-4)
+        x = y.detach()
+        close(walk.Z[i - 1:i], x, 1e-4)
 
 
 def test_nan_stops_with_the_level(g, ladder):

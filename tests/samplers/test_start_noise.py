@@ -18,7 +18,7 @@ def test_noise_follows_the_latent_it_is_used_with(inversion):
     mask = torch.rand(6, 5)
     noise = attention_noise(inversion, mask, 0.8, 3)
     for frames in (2, 5):
-        want = motion_noise(inversion.eps_rec, mask[None, None], fresh_noise((frames, 4, 6, 5), 3), 0.8)
+        want = motion_noise(inversion.eps_rec, mask[None, None], *fresh_noise((frames, 4, 6, 5), 3), 0.8)
         assert torch.equal(noise.generate_noise(empty_clip(inversion, frames)), want) and noise.seed == 3
 
 
