@@ -22,9 +22,16 @@ def check_schedule(model) -> None:
                          f"Load a diffusion checkpoint in Load Checkpoint, or remove the Model Sampling node in front.")
 
 
-def report(inversion, mode: str) -> str:
+def psnr_of_picture(vae, z: torch.Tensor, z0: torch.Tensor) -> float:
+    """dB, of the decoded reconstruction against the decoded latent of the picture, so that the VAE's own loss does not count."""
+    error = (vae.decode(z) - vae.decode(z0)).square().mean()
+    return float(-10 * error.clamp_min(1e-12).log10())
+
+
+def report(inversion, mode: str, picture: float | None = None) -> str:
+    seen = "" if picture is None else f", {picture:.1f} dB in the picture"
     return (f"{mode}: {len(inversion.timesteps)} levels up to t = {inversion.timesteps[-1]}; {inversion.calls} model calls, {inversion.backward} of them with gradients. "
-            f"Reconstruction: PSNR {inversion.psnr:.1f} dB (in the latent).")
+            f"Reconstruction: PSNR {inversion.psnr:.1f} dB in the latent{seen}.")
 
 
 class MotionAwareInversion(io.ComfyNode):
@@ -53,6 +60,7 @@ class MotionAwareInversion(io.ComfyNode):
                              tooltip="How far up the noise the picture is taken, 1 to 999 (761 in the paper). Higher frees the clip more from the picture. "
                                      "Rounded down to the grid of 'steps'."),
                 io.Conditioning.Input("negative", optional=True, tooltip="Only for mode null-text: where its embedding starts, usually an empty prompt."),
+                io.Vae.Input("vae", optional=True, tooltip="Only for the report: with it the reconstruction is also judged as a picture."),
                 expert(io.Float.Input("guidance", default=7.5, min=1.0, max=30.0, step=0.1,
                                       tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
                                               "sampler. 1: no guidance, and nothing to optimise.")),
@@ -90,7 +98,7 @@ class MotionAwareInversion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, samples, positive, mode, steps, start_timestep, negative=None, guidance=7.5, optimiser=OPTIMISERS[0], inner_steps=Optimisation.inner,
+    def execute(cls, model, samples, positive, mode, steps, start_timestep, negative=None, vae=None, guidance=7.5, optimiser=OPTIMISERS[0], inner_steps=Optimisation.inner,
                 learning_rate=1e-2, early_stop=1e-5, refine=1, checkpointing="auto", seed=0) -> io.NodeOutput:
         z0 = samples["samples"]
         check_picture(z0, WHO)
@@ -102,7 +110,7 @@ class MotionAwareInversion(io.ComfyNode):
         options = Optimisation(0 if mode == "none" else inner_steps, learning_rate, early_stop, steps=steps, optimiser=optimiser)
         z, inversion = invert_picture(model, z0, positive, negative, mode=mode, steps=steps, start=start_timestep, guidance=guidance, refine=refine,
                                       options=options, checkpointing=checkpointing, seed=seed)
-        text = report(inversion, mode)
+        text = report(inversion, mode, None if vae is None else psnr_of_picture(vae, z, z0))
         plot = loss_plot(inversion.timesteps, inversion.losses, text.split(". ")[-1])
         shown = {**ui.PreviewImage(plot, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
         conditioning = as_conditioning(inversion, negative if mode == "null-text" else positive)

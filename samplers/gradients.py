@@ -52,6 +52,14 @@ def differentiable_attention(model):
     return m
 
 
+def separate_skips(model):
+    """A clone of MODEL for ControlNets under gradients: the UNet adds their output in place to skip connections, which
+    the next block has by then been given too. Here each gets its own."""
+    m = model.clone()
+    m.set_model_input_block_patch_after_skip(lambda h, transformer_options: h.clone())
+    return m
+
+
 @contextmanager
 def checkpointed(module: torch.nn.Module, on: bool):
     """While open, activations inside residual and transformer blocks are computed again in the backward pass instead of kept."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 OPTIMISERS = ("Signum", "Adam (paper)")
+OVERFLOW = "The model may overflow in half precision (start the host with --force-fp32), or its file or the prompt's be broken."
 
 
 def ddim(x: torch.Tensor, eps: torch.Tensor, sigma, sigma_to) -> torch.Tensor:
@@ -29,7 +30,7 @@ def trajectory(predict: Callable, x0: torch.Tensor, sigmas: torch.Tensor, refine
 
     As published, the noise of a step is predicted from the lower latent at the upper timestep. `refine` more evaluations
     a step solve the step's own equation instead, x_i = x_{i-1} + (sigma_i - sigma_{i-1}) eps(x_i, i), by fixed point:
-    from a latent that fulfils it, the DDIM step back with the same embedding lands on x_{i-1}.
+    from a latent that fulfils it, the DDIM step back with the same embedding lands on x_{i-1}. Raises ValueError for NaN.
     """
     Z = [x0]
     for i in range(1, len(sigmas)):
@@ -39,6 +40,8 @@ def trajectory(predict: Callable, x0: torch.Tensor, sigmas: torch.Tensor, refine
         for _ in range(refine):
             eps = predict(x, i)
             x = ddim(Z[-1], eps, low, high)
+        if not torch.isfinite(x).all():
+            raise ValueError(f"Motion-Aware Inversion stopped: the model gave NaN or infinite values at level {i} on the way up. {OVERFLOW}")
         Z.append(x)
         seen(i, x, eps)
     return torch.cat(Z)
@@ -114,7 +117,7 @@ def check(loss: float, level: int, inner: int) -> None:
     if not loss < float("inf"):
         raise ValueError(
             f"Motion-Aware Inversion stopped: the loss became {loss} at level {level}, inner step {inner}. "
-            f"Lower the learning rate; if it stays, the model overflows in half precision (start the host with --force-fp32)."
+            f"Lower the learning rate. {OVERFLOW}"
         )
 
 

@@ -9,7 +9,7 @@ import comfy.samplers
 import latent_preview
 import torch
 
-from .gradients import checkpointed, differentiable_attention, plain, plain_weights, wants_checkpointing
+from .gradients import checkpointed, differentiable_attention, plain, plain_weights, separate_skips, wants_checkpointing
 from .inversion import sigmas_of, timestep_grid
 from .motion_aware_inversion import Optimisation, trajectory, walk_back
 from .motion_noise import recovered_noise
@@ -135,6 +135,8 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
     grid = timestep_grid(steps, start)
     sigmas = torch.cat([torch.zeros(1), sigmas_of(model.get_model_object("model_sampling"), grid)])
     m = differentiable_attention(model.get_non_dynamic_delegate() if getattr(model, "is_dynamic", lambda: False)() else model)
+    if any("control" in options for _, options in [*positive, *(negative if mode == "null-text" else [])]):
+        m = separate_skips(m)
     comfy.model_management.load_models_gpu([m], force_full_load=True)  # offloaded weights are cast through a buffer that the backward pass would find overwritten
     on = wants_checkpointing(m, z0.shape) if checkpointing == "auto" else checkpointing == "on"
     sampler = InversionSampler(mode, guidance, 0 if mode == "null-text" else refine, options, on)

@@ -1,9 +1,11 @@
 """Inversion through the real guider on tiny random UNets: against the same walk with the model called by hand, and what it leaves behind."""
 import comfy.lora
+import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import pytest
 import torch
+from firstframe.samplers import motion_aware_inversion
 from firstframe.samplers.motion_aware_inversion import OPTIMISERS, Optimisation, trajectory, walk_back
 from firstframe.samplers.picture_inversion import as_conditioning, invert_picture, percents
 from firstframe.tests import tiny_models as tiny
@@ -102,8 +104,16 @@ def test_ranges_meet_half_way_and_cover_everything():
     assert percents(grid, 3) == pytest.approx((1 - 313.5 / 999, 1 - 188.5 / 999))
 
 
-def test_an_interrupt_leaves_the_model_as_it_was(m, monkeypatch):
-    import comfy.model_management as mm
+def interrupt():
+    comfy.model_management.interrupt_current_processing()
+
+
+def out_of_memory():
+    raise comfy.model_management.OOM_EXCEPTION
+
+
+@pytest.mark.parametrize("stop, error", [(interrupt, comfy.model_management.InterruptProcessingException), (out_of_memory, comfy.model_management.OOM_EXCEPTION)])
+def test_an_interrupt_or_too_little_memory_leaves_the_model_as_it_was(m, monkeypatch, stop, error):
     z = tiny.latents(1)
     before, seen = tiny.sample(m, z), []
     call = m.model.apply_model
@@ -111,12 +121,63 @@ def test_an_interrupt_leaves_the_model_as_it_was(m, monkeypatch):
     def count(*args, **kwargs):
         seen.append(1)
         if len(seen) == 10:
-            mm.interrupt_current_processing()
+            stop()
         return call(*args, **kwargs)
     monkeypatch.setattr(m.model, "apply_model", count)
-    with pytest.raises(mm.InterruptProcessingException):
+    with pytest.raises(error):
         invert(m, checkpointing="on")
     monkeypatch.undo()
     assert len(seen) == 10
     assert torch.equal(tiny.sample(m, z), before)
     assert not any("forward" in vars(b) for b in m.model.diffusion_model.modules())
+
+
+@pytest.mark.parametrize("mode, level", [("conditional", 1), ("none", 1), ("null-text", 7)])
+def test_nan_stops_with_its_place_and_leaves_nothing_patched(m, mode, level):
+    z, bad = tiny.latents(1), tiny.conditioning(3)
+    before, patches = tiny.sample(m, z), str(m.model_options)
+    bad[0][0][0, 2, 5] = float("nan")
+    positive, negative = (tiny.conditioning(1), bad) if mode == "null-text" else (bad, tiny.conditioning(2))
+    with pytest.raises(ValueError, match=f"Motion-Aware Inversion stopped: .* level {level}"):
+        invert_picture(m, z, positive, negative, mode=mode, options=Optimisation(inner=0 if mode == "none" else 3, steps=8), checkpointing="on", **FEW)
+    assert torch.equal(tiny.sample(m, z), before) and str(m.model_options) == patches
+    assert not any("forward" in vars(b) for b in m.model.diffusion_model.modules())
+
+
+@pytest.mark.parametrize("checkpointing", ["off", "on"])
+def test_a_control_net_in_the_conditioning_takes_part_and_stays_as_it_was(checkpointing):
+    """Loaded in inference mode like the model, as the host's executor does."""
+    with torch.inference_mode():
+        m, (net, hint) = calm(tiny.model()), tiny.control_net()
+        net.set_cond_hint(hint.movedim(-1, 1), 0.5)
+        z, positive = tiny.latents(1), tiny.conditioning(1, control=net, control_apply_to_uncond=True)
+        before, weights = tiny.sample(m, z, positive=positive), {k: v.clone() for k, v in net.control_model.state_dict().items()}
+        _, plain = invert(m)
+        _, first = invert(m, positive=positive, checkpointing=checkpointing)
+        _, again = invert(m, positive=positive, checkpointing=checkpointing)
+        assert torch.equal(tiny.sample(m, z, positive=positive), before)
+    assert not torch.allclose(plain.walked, first.walked, atol=1e-2) and torch.equal(first.walked, again.walked) and first.backward > 4
+    assert all(torch.equal(v, weights[k]) for k, v in net.control_model.state_dict().items())
+    assert all(c[1]["control"] is net for c in as_conditioning(first, positive))
+
+
+@pytest.mark.parametrize("checkpointing", ["off", "on"])
+def test_the_gradient_beside_a_control_net_is_the_slope(m, monkeypatch, checkpointing):
+    """Against the difference of two losses: a value that was overwritten on the way back would show."""
+    net, hint = tiny.control_net()
+    net.set_cond_hint(hint.movedim(-1, 1), 1.0)
+    (embedding, _), = tiny.conditioning(2)
+    given = dict(control=net, control_apply_to_uncond=True)
+    seen, gradient = [], motion_aware_inversion.gradient
+    monkeypatch.setattr(motion_aware_inversion, "gradient", lambda *args: seen.append(gradient(*args)) or seen[-1])
+
+    def first_loss(e) -> float:
+        options = Optimisation(1, stop=0.0, growth=0.0)
+        _, found = invert_picture(m, tiny.latents(1), tiny.conditioning(1, **given), [[e, given]], mode="null-text", checkpointing=checkpointing, options=options, **FEW)
+        return found.losses[-1][0]
+
+    first_loss(embedding)
+    g = seen[0][0]
+    step = 0.5 * g / g.norm()
+    slope = (first_loss(embedding + step) - first_loss(embedding - step)) / (2 * step.norm())
+    assert slope == pytest.approx(float(g.norm()), rel=0.02)

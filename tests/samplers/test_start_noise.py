@@ -47,3 +47,9 @@ def test_latents_of_another_size(inversion, shape, message):
 def test_masks_of_another_number_of_frames(inversion):
     with pytest.raises(ValueError, match="mask of 3 frames for a clip of 4"):
         attention_noise(inversion, torch.ones(3, 6, 5), 1.0, 3).generate_noise(empty_clip(inversion, 4))
+
+
+@pytest.mark.parametrize("mask, message", [(torch.ones(0, 6, 5), r"an empty mask \[0, 6, 5\]"), (torch.ones(3), "an empty mask"), (torch.full((6, 5), float("nan")), "NaN or infinite")])
+def test_masks_without_numbers(inversion, mask, message):
+    with pytest.raises(ValueError, match=f"Motion Noise got .*{message}.* disconnect it"):
+        attention_noise(inversion, mask, 1.0, 3)
