@@ -60,7 +60,6 @@ class MotionAwareInversion(io.ComfyNode):
                              tooltip="How far up the noise the picture is taken, 1 to 999 (761 in the paper). Higher frees the clip more from the picture. "
                                      "Rounded down to the grid of 'steps'."),
                 io.Conditioning.Input("negative", optional=True, tooltip="Only for mode null-text: where its embedding starts, usually an empty prompt."),
-                io.Vae.Input("vae", optional=True, tooltip="Only for the report: with it the reconstruction is also judged as a picture."),
                 expert(io.Float.Input("guidance", default=7.5, min=1.0, max=30.0, step=0.1,
                                       tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
                                               "sampler. 1: no guidance, and nothing to optimise.")),
@@ -83,6 +82,7 @@ class MotionAwareInversion(io.ComfyNode):
                                               "auto: on when memory would not do.")),
                 expert(io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
                                     tooltip="For patches in the model that draw at random; the inversion itself does not.")),
+                io.Vae.Input("vae", optional=True, tooltip="Only for the report: with it the reconstruction is also judged as a picture."),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The reconstruction z0*: the clip's first frame."),
@@ -98,8 +98,8 @@ class MotionAwareInversion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, samples, positive, mode, steps, start_timestep, negative=None, vae=None, guidance=7.5, optimiser=OPTIMISERS[0], inner_steps=Optimisation.inner,
-                learning_rate=1e-2, early_stop=1e-5, refine=1, checkpointing="auto", seed=0) -> io.NodeOutput:
+    def execute(cls, model, samples, positive, mode, steps, start_timestep, negative=None, guidance=7.5, optimiser=OPTIMISERS[0], inner_steps=Optimisation.inner,
+                learning_rate=1e-2, early_stop=1e-5, refine=1, checkpointing="auto", seed=0, vae=None) -> io.NodeOutput:
         z0 = samples["samples"]
         check_picture(z0, WHO)
         check_model(model, WHO)

@@ -9,6 +9,7 @@ import comfy.samplers
 import latent_preview
 import torch
 
+from .branch_guider import BranchGuider
 from .gradients import checkpointed, differentiable_attention, plain, plain_weights, separate_skips, wants_checkpointing
 from .inversion import sigmas_of, timestep_grid
 from .motion_aware_inversion import Optimisation, trajectory, walk_back
@@ -46,22 +47,6 @@ class Inversion:
         """Of the reconstruction, in dB of the latent's own range."""
         z, error = self.trajectory[0], (self.walked[0] - self.trajectory[0]).square().mean()
         return float(10 * ((z.max() - z.min()) ** 2 / error.clamp_min(1e-20)).log10())
-
-
-class BranchGuider(comfy.samplers.CFGGuider):
-    """Predicts with one of its conditionings at a time, `branch`, without guidance."""
-
-    branch = "positive"
-
-    def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006  (the host's signature)
-        return comfy.samplers.calc_cond_batch(self.inner_model, [self.conds[self.branch]], x, timestep, model_options)[0]
-
-    def embeddings(self, branch: str) -> list:
-        return [c["model_conds"]["c_crossattn"].cond for c in self.conds[branch]]
-
-    def replace(self, branch: str, psi: list) -> None:
-        for c, p in zip(self.conds[branch], psi):
-            c["model_conds"] = {**c["model_conds"], "c_crossattn": c["model_conds"]["c_crossattn"]._copy_with(p)}
 
 
 class InversionSampler(comfy.samplers.Sampler):
@@ -130,7 +115,8 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
     """(z0* in the host's latent space, Inversion) of one picture's latent z0 [1,C,h,w].
 
     The noise levels are those of a DDIM schedule of `steps` from timestep `start` down, then 0. negative and guidance are
-    only used with mode null-text; refine is not, as a way back under guidance does not retrace the trajectory. checkpointing: auto, on or off. MODEL keeps its values, also when this is interrupted.
+    only used with mode null-text; refine is not, as a way back under guidance does not retrace the trajectory.
+    checkpointing: auto, on or off. MODEL keeps its values, also when this is interrupted.
     """
     grid = timestep_grid(steps, start)
     sigmas = torch.cat([torch.zeros(1), sigmas_of(model.get_model_object("model_sampling"), grid)])
@@ -140,8 +126,7 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
     comfy.model_management.load_models_gpu([m], force_full_load=True)  # offloaded weights are cast through a buffer that the backward pass would find overwritten
     on = wants_checkpointing(m, z0.shape) if checkpointing == "auto" else checkpointing == "on"
     sampler = InversionSampler(mode, guidance, 0 if mode == "null-text" else refine, options, on)
-    guider = BranchGuider(m)
-    guider.set_conds(positive, negative if mode == "null-text" else positive)
+    guider = BranchGuider(m, positive=positive, negative=negative if mode == "null-text" else positive)
     callback = latent_preview.prepare_callback(m, 1)
     z = guider.sample(torch.zeros_like(z0), z0, sampler, sigmas, callback=callback, seed=seed)
     walk = sampler.walk

@@ -1,7 +1,8 @@
 """API-format graphs of the demo world for tests on the real server. Import as `firstframe.tests.graphs`."""
 import copy
 
-CHECKPOINT, VAE = "firstframe_demo.safetensors", "firstframe_demo_vae.safetensors"
+CHECKPOINT, VAE, LORA, CONTROLNET = (f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines"))
+FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET)}  # their widgets
 PROMPT = "a red circle on a blue background"
 
 LOADERS = {
@@ -70,3 +71,18 @@ def pilife(picture: str, frames: int = 3, steps: int = 8, mode: str = "condition
     graph["sample"] = {"class_type": "SamplerCustomAdvanced", "inputs": {
         "noise": ["clip", 0], "guider": ["guider", 0], "sampler": ["euler", 0], "sigmas": ["invert", 3], "latent_image": ["latent", 0]}}
     return graph
+
+
+def with_lora_and_controlnet(graph: dict) -> dict:
+    """The same graph with the demo's LoRA behind the checkpoint and its ControlNet, on the picture's edges, behind the prompts."""
+    later = {"model": {0: "lora", 1: "lora"}, "positive": {0: "control"}, "negative": {0: "control"}}
+    for node in graph.values():
+        node["inputs"] = {k: [later[v[0]][v[1]], v[1] + (v[0] == "negative")] if isinstance(v, list) and v[1] in later.get(v[0], {}) else v for k, v in node["inputs"].items()}
+    return graph | {
+        "lora": {"class_type": "LoraLoader", "inputs": {"model": ["model", 0], "clip": ["model", 1], "lora_name": LORA, "strength_model": 0.8, "strength_clip": 0.8}},
+        "load": {"class_type": "ControlNetLoader", "inputs": {"control_net_name": CONTROLNET}},
+        "edges": {"class_type": "Canny", "inputs": {"image": ["picture", 0], "low_threshold": 0.1, "high_threshold": 0.2}},
+        "control": {"class_type": "ControlNetApplyAdvanced", "inputs": {
+            "positive": ["positive", 0], "negative": ["negative", 0], "control_net": ["load", 0], "image": ["edges", 0],
+            "strength": 0.8, "start_percent": 0.0, "end_percent": 1.0}},
+    }

@@ -27,10 +27,12 @@ def change(ui: dict, info: dict, values: dict) -> dict:
 
 
 def with_demo_models(graph: dict) -> dict:
-    """An API-format graph for SD1.5, on the demo's checkpoint and VAE."""
+    """An API-format graph for SD1.5, on the demo's files."""
     loaders = [i for i, node in graph.items() if node["class_type"] == "CheckpointLoaderSimple"]
-    for i in loaders:
-        graph[i]["inputs"]["ckpt_name"] = graphs.CHECKPOINT
+    for node in graph.values():
+        if node["class_type"] in graphs.FILES:
+            widget, file = graphs.FILES[node["class_type"]]
+            node["inputs"][widget] = file
     if not any(node["class_type"] == "VAELoader" for node in graph.values()):
         for node in graph.values():
             node["inputs"] = {k: ["vae", 0] if isinstance(v, list) and v[0] in loaders and v[1] == 2 else v for k, v in node["inputs"].items()}

@@ -7,7 +7,6 @@ pixel where both frames show background; the mean colour of the largest shape; t
 shape. Errors in steps of 0..255, mean over channels; +- is the standard error over seeds. The last rows are differences
 within each seed, so that how hard a picture is does not count: below 0 the error of PCFA is the smaller one.
 """
-import random
 import statistics
 
 import numpy as np
@@ -26,9 +25,7 @@ OTHERS = ("none", "first", "first+previous")
 
 
 def picture_of(seed: int) -> scene.Scene:
-    rng = random.Random(f"cross-frame {seed}")
-    shape, colour, ground = rng.choice(scene.held_back())
-    return scene.make_scene(rng, [(shape, colour, "standing still")], ground, rng.choice(scene.BACKGROUNDS))
+    return scene.held_back_scene(f"cross-frame {seed}", ("standing still",))
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ of the picture, so that the VAE's own loss does not count. Every mode as publish
 defaults; all in one run, taking turns within each picture. The last row starts null-text's embedding from the motion
 prompt (which `negative` may be connected to; Miyake et al., Negative-prompt Inversion): guidance has no effect then.
 """
-import random
 import time
 
 import numpy as np
@@ -31,9 +30,7 @@ GUIDANCE = 7.5
 
 
 def picture_of(seed: int) -> scene.Scene:
-    rng = random.Random(f"inversion {seed}")
-    shape, colour, ground = rng.choice(scene.held_back())
-    return scene.make_scene(rng, [(shape, colour, rng.choice(scene.MOTIONS))], ground, rng.choice(scene.BACKGROUNDS))
+    return scene.held_back_scene(f"inversion {seed}")
 
 
 @torch.inference_mode()

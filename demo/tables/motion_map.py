@@ -21,7 +21,6 @@ reads from left to right and has read "a red circle" by then; the row for the wo
 with. The shape is also the only thing in the picture besides the background, so this does not show that the map tells
 what moves from what stands still, nor how it does on photographs.
 """
-import random
 
 import numpy as np
 import torch
@@ -40,10 +39,7 @@ THRESHOLDS = np.linspace(0, 1, 101)
 
 
 def picture_of(seed: int) -> scene.Scene:
-    rng = random.Random(f"motion map {seed}")
-    shape, colour, ground = rng.choice(scene.held_back())
-    motion = rng.choice([m for m in scene.MOTIONS if m != "standing still"])
-    return scene.make_scene(rng, [(shape, colour, motion)], ground, rng.choice(scene.BACKGROUNDS))
+    return scene.held_back_scene(f"motion map {seed}", scene.MOVING)
 
 
 def true_mask(s: scene.Scene) -> np.ndarray:

@@ -10,7 +10,6 @@ Numbers in steps of 0..255, mean over channels and pixels; +- is the standard er
 - between frames: mean difference of neighbouring frames (less is steadier);
 - motion: how far the shape's centre strays from its place in frame 1, in pixels, mean over the later frames.
 """
-import random
 
 import numpy as np
 import torch
@@ -36,10 +35,7 @@ KINDS = {
 
 
 def picture_of(seed: int) -> scene.Scene:
-    rng = random.Random(f"pilife {seed}")
-    shape, colour, ground = rng.choice(scene.held_back())
-    motion = rng.choice([m for m in scene.MOTIONS if m != "standing still"])
-    return scene.make_scene(rng, [(shape, colour, motion)], ground, rng.choice(scene.BACKGROUNDS))
+    return scene.held_back_scene(f"pilife {seed}", scene.MOVING)
 
 
 def sample(model, latent, positive, negative, sigmas, noise, seed: int) -> torch.Tensor:

@@ -35,7 +35,10 @@ def group_norm_fp32(module, args):
     return (args[0].float(),)
 
 
-OPTIONS = {"optimized_attention_override": attention_fp32}
+OPTIONS = {
+    "optimized_attention_override": attention_fp32,
+    "patches": {"input_block_patch_after_skip": [lambda h, options: h.clone()]},  # a ControlNet's output is added in place to what the next block was given
+}
 
 
 def alphas_cumprod() -> torch.Tensor:
@@ -60,20 +63,26 @@ def focus(s: scene.Scene, t: float) -> torch.Tensor:
 
 
 @torch.no_grad()
-def draw_latents(encoder, n: int, seed: int):
-    """(latents [n,4,16,16] fp16, captions [(with, without motion words)], focus [n,1,16,16]) of random frames of random scenes."""
-    rng, z, captions, near = random.Random(f"frames {seed}"), [], [], []
+def draw_latents(encoder, n: int, seed: int, look=lambda images: images, also=lambda images: None):
+    """(latents [n,4,16,16] fp16, captions [(with, without motion words)], focus [n,1,16,16]) of random frames of random scenes.
+
+    look(images [40,3,H,W] in 0..1) changes the pictures first; also(images) may return something else to keep of them, then
+    the fourth of the results.
+    """
+    rng, z, captions, near, kept = random.Random(f"frames {seed}"), [], [], [], []
     for _ in range(0, n, 40):
         drawn = []
         for _ in range(40):
             s = scene.random_scene(rng)
             drawn.append((s, rng.random()))
-        images = torch.cat([s.draw([t]) for s, t in drawn]).permute(0, 3, 1, 2)
+        images = look(torch.cat([s.draw([t]) for s, t in drawn]).permute(0, 3, 1, 2))
         with torch.autocast("cpu", torch.bfloat16):
             z.append(encoder(images.contiguous(memory_format=torch.channels_last)).half())
         captions += [(s.caption(), s.caption(motion=False)) for s, _ in drawn]
         near += [focus(s, t) for s, t in drawn]
-    return torch.cat(z), captions, torch.stack(near)
+        kept.append(also(images))
+    found = torch.cat(z), captions, torch.stack(near)
+    return found if kept[0] is None else (*found, torch.cat(kept))
 
 
 class Tokens:
@@ -137,13 +146,14 @@ def timesteps(n: int) -> torch.Tensor:
     return torch.where(torch.rand(n) < 0.5, torch.randint(450, 900, (n,)), torch.randint(0, 1000, (n,)))
 
 
-def loss_of(unet, text, z0, near, ids, abar):
+def loss_of(unet, text, z0, near, ids, abar, control=lambda z, t, context: None):
     t = timesteps(len(z0))
     a, eps = abar[t, None, None, None], torch.randn_like(z0)
     z = a.sqrt() * z0 + (1 - a).sqrt() * eps
     with torch.autocast("cpu", torch.bfloat16):
         context = text(input_ids=ids).last_hidden_state
-        out = unet(z.contiguous(memory_format=torch.channels_last), t, context, transformer_options=OPTIONS).float()
+        z = z.contiguous(memory_format=torch.channels_last)
+        out = unet(z, t, context, control=control(z, t, context), transformer_options=OPTIONS).float()
     weight = (1 + ((1 - a) / a)).clamp(max=100)
     attend = 1 + FOCUS * near
     return ((out - eps).square() * weight * attend).mean() / attend.mean()

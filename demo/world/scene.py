@@ -14,6 +14,7 @@ SIZE = 128     # pixels
 FRAMES = 16
 BACKGROUNDS = ("plain", "gradient", "striped")
 MOTIONS = ("moving right", "moving left", "moving up", "moving down", "growing", "shrinking", "spinning", "bouncing", "standing still")
+MOVING = tuple(m for m in MOTIONS if m != "standing still")
 STAYS = ("growing", "shrinking", "spinning", "standing still")
 TILT = 0.25    # radians: what does not spin stands nearly upright
 DIRECTION = {"moving right": (1, 0), "moving left": (-1, 0), "moving up": (0, -1), "moving down": (0, 1)}
@@ -89,6 +90,14 @@ def held_back() -> tuple:
 
 
 HELD_BACK = frozenset(held_back())
+
+
+def held_back_scene(name: str, motions: tuple = MOTIONS) -> Scene:
+    """A scene of one body that training never saw, for measurements; the same for the same name."""
+    rng = random.Random(name)
+    shape, colour, ground = rng.choice(held_back())
+    motion = rng.choice(motions) if len(motions) > 1 else motions[0]
+    return make_scene(rng, [(shape, colour, motion)], ground, rng.choice(BACKGROUNDS))
 
 
 def _jitter(name: str, rng: random.Random) -> tuple:

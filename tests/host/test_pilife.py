@@ -1,7 +1,11 @@
 """PiLife's graph on the real server: runs, repeats itself bit for bit, and refuses what it should at the right node."""
+import threading
+import time
+
 import numpy as np
 import pytest
 from firstframe.demo import outputs
+from firstframe.demo.protocol import GraphError
 from firstframe.demo.server import PACK
 from firstframe.tests import graphs
 from PIL import Image
@@ -34,6 +38,16 @@ def test_the_other_modes(host, picture, mode):
     assert len(frames(host, graphs.pilife(picture, mode=mode))) == 3
 
 
+@pytest.mark.parametrize("mode", ["conditional", "null-text"])
+def test_lora_and_controlnet_take_part_and_leave_the_model_as_it_was(host, picture, mode):
+    plain, both = graphs.pilife(picture, mode=mode), graphs.with_lora_and_controlnet(graphs.pilife(picture, mode=mode))
+    before, first = frames(host, plain), frames(host, both)
+    assert np.abs(array(first[1]) - array(before[1])).mean() > 0.5
+    for graph, want in ((plain, before), (both, first)):
+        graph["invert"]["inputs"]["seed"] = 1  # unused by the inversion: computed again, with the same result
+        assert all((array(a) == array(b)).all() for a, b in zip(frames(host, graph), want))
+
+
 def test_report_and_plot_are_shown_at_the_node(host, picture):
     out = host.run(graphs.pilife(picture))
     assert "PSNR" in out["invert"]["text"][0] and out["invert"]["images"][0]["type"] == "temp"
@@ -51,6 +65,32 @@ def test_either_noise_node_can_be_left_out_and_a_plain_sampler_used(host, pictur
         "sampler": ["euler", 0], "sigmas": ["invert", 3], "latent_image": ["clip", 1]}}
     del graph["guider"], graph["latent"]
     assert len(frames(host, graph)) == 6
+
+
+def test_the_report_judges_the_picture_too(host, picture):
+    graph = graphs.pilife(picture)
+    graph["invert"]["inputs"]["vae"] = ["vae", 0]
+    assert "dB in the picture" in host.run(graph)["invert"]["text"][0]
+
+
+def test_an_interrupted_inversion(host, picture):
+    plain, graph, caught = graphs.plain(), graphs.pilife(picture, steps=1000, mode="null-text"), []
+    before = frames(host, plain)
+
+    def run():
+        try:
+            host.run(graph)
+        except GraphError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(4)
+    host.interrupt()
+    thread.join(60)
+    assert caught and caught[0].interrupted
+    assert all((array(a) == array(b)).all() for a, b in zip(frames(host, plain), before))
+    assert len(frames(host, graphs.pilife(picture))) == 3
 
 
 def test_what_does_not_fit_is_refused_where_it_is_wrong(host, picture):
@@ -71,5 +111,20 @@ def test_what_does_not_fit_is_refused_where_it_is_wrong(host, picture):
     wrong = graphs.pilife(picture)
     wrong["invert"]["inputs"]["model"] = ["patch", 0]
     assert "needs at least 2" in host.run_expecting_error(wrong)
+    wrong = graphs.pilife(picture)
+    wrong["flow"] = {"class_type": "ModelSamplingSD3", "inputs": {"model": ["model", 0], "shift": 3.0}}
+    wrong["invert"]["inputs"]["model"] = ["flow", 0]
+    assert "got the flow-matching model" in host.run_expecting_error(wrong)
+    wrong = graphs.pilife(picture)
+    wrong["init"]["inputs"]["motion"] = ["masks", 0]
+    wrong["mask"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 16, "height": 16}}
+    wrong["image"] = {"class_type": "MaskToImage", "inputs": {"mask": ["mask", 0]}}
+    wrong["images"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["image", 0], "amount": 2}}
+    wrong["masks"] = {"class_type": "ImageToMask", "inputs": {"image": ["images", 0], "channel": "red"}}
+    assert "mask of 2 frames for a clip of 3" in host.run_expecting_error(wrong)
+    for outside in (0, 1000):
+        wrong = graphs.pilife(picture)
+        wrong["invert"]["inputs"]["start_timestep"] = outside
+        assert "start_timestep" in host.run_expecting_error(wrong)
     after = frames(host, plain)
     assert all((array(a) == array(b)).all() for a, b in zip(before, after))

@@ -6,7 +6,7 @@ from PIL import Image
 
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 PLAIN = {"STRING": str, "BOOLEAN": bool, **NUMBERS}
-FILES = {"CheckpointLoaderSimple", "VAELoader", "LoadImage"}  # their choices are the user's files
+FILES = {"CheckpointLoaderSimple": "checkpoints", "VAELoader": "vae", "LoraLoader": "loras", "ControlNetLoader": "controlnet"}  # their choices are the user's files
 every_workflow = pytest.mark.parametrize("path", workflows.ALL, ids=workflows.name)
 
 
@@ -33,7 +33,7 @@ def complaint(kind: str, options: dict, value) -> str | None:
 
 
 def test_there_are_workflows_for_users_and_their_twins_for_the_demo():
-    assert {p.name for p in workflows.FOR_USERS} == {p.name for p in workflows.FOR_DEMO} >= {"PCFA.json", "I2V-Zero.json", "PiLife.json"}
+    assert {p.name for p in workflows.FOR_USERS} == {p.name for p in workflows.FOR_DEMO} >= {"PCFA.json", "I2V-Zero.json", "PiLife.json", "PiLife with LoRA and ControlNet.json"}
     for user, demo in zip(workflows.FOR_USERS, workflows.FOR_DEMO):
         kinds = [sorted(n["type"] for n in workflow.load(p)["nodes"] if n["type"] != "VAELoader") for p in (user, demo)]
         assert kinds[0] == kinds[1]
@@ -47,7 +47,7 @@ def test_every_value_fits_its_widget(path, info):
         widgets = workflow.widgets(node, info[node["type"]]["input"])
         wrong += [f"{workflow.name_of(node)}: {n} is not saved" for n, place, _ in widgets if place is None]
         wrong += [f"{workflow.name_of(node)}: has no input {e['name']}" for e in node["inputs"] if e["type"] != "IMAGEUPLOAD" and e["name"].split(".")[0] not in specs]
-        if node["type"] not in FILES:
+        if node["type"] not in (*FILES, "LoadImage"):
             found = [(n, complaint(*specs[n], value)) for n, _, value in widgets if n in specs]
             wrong += [f"{workflow.name_of(node)}: {n}: {text}" for n, text in found if text]
         if info[node["type"]]["python_module"].endswith("ComfyUI-FirstFrame"):
@@ -62,8 +62,8 @@ def test_it_says_what_it_does_and_which_files_go_where(path):
     notes = [n["widgets_values"][0] for n in ui["nodes"] if n["type"] in workflow.NOTES]
     assert len(notes) == 1 and "What to change first" in notes[0]
     for node in ui["nodes"]:
-        if node["type"] in ("CheckpointLoaderSimple", "VAELoader"):
-            assert f"`{node['widgets_values'][0]}` in `models/{'vae' if node['type'] == 'VAELoader' else 'checkpoints'}`" in notes[0]
+        if node["type"] in FILES:
+            assert f"`{node['widgets_values'][0]}` in `models/{FILES[node['type']]}`" in notes[0]
     assert sorted(n["title"] for n in ui["nodes"] if n["type"] in workflow.TEXTS) == ["Negative prompt", "Prompt"]
     assert {v for n in ui["nodes"] for v in n.get("widgets_values") or [] if v in workflow.AFTER_GENERATE} == {"fixed"}
 
