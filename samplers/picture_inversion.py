@@ -24,7 +24,7 @@ class Inversion:
 
     timesteps [T] and sigmas [T+1]; trajectory [T+1,C,h,w]: Z_0 .. Z_T; walked [T+1,C,h,w]: Z*_0 .. Z*_T; psi[i]: embeddings
     of level i, one per entry of the conditioning (psi[0] is None); losses[i]: of its inner steps; calls and backward: model
-    evaluations and gradients spent; model: name of the model's class.
+    evaluations and gradients spent; space: the model's latent format.
     """
 
     timesteps: tuple

@@ -35,6 +35,7 @@ def picture_of(seed: int) -> scene.Scene:
 
 @torch.inference_mode()
 def measure(s: scene.Scene, mode: str, published: bool, refine: int, negative: str | None) -> dict:
+    from ...nodes.inversion import psnr_of_picture
     from ...samplers.motion_aware_inversion import PUBLISHED, Optimisation
     from ...samplers.picture_inversion import invert_picture
     model, clip, vae = in_process.load()
@@ -44,8 +45,7 @@ def measure(s: scene.Scene, mode: str, published: bool, refine: int, negative: s
     began = time.perf_counter()
     z, inversion = invert_picture(model, z0, positive, negative, mode=mode, steps=50, start=761, guidance=GUIDANCE, refine=refine, options=options)
     seconds = time.perf_counter() - began
-    error = (vae.decode(z) - vae.decode(z0)).square().mean()
-    return {"PSNR, dB": float(-10 * error.log10()), "model calls": inversion.calls, "of them with gradients": inversion.backward, "seconds": seconds}
+    return {"PSNR, dB": psnr_of_picture(vae, z, z0), "model calls": inversion.calls, "of them with gradients": inversion.backward, "seconds": seconds}
 
 
 def main(argv: list[str]) -> int:

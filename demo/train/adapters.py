@@ -86,7 +86,7 @@ def controlling(net, hints: torch.Tensor):
 
 
 def train(name: str, steps: int, lr: float, parameters: list, pool, loss, no_prompt: float, save) -> None:
-    optimiser, run, rng, total = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Run(name), random.Random(name), 0.0
+    optimiser, run, rng, losses = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Run(name), random.Random(name), []
     torch.manual_seed(1)
     tokens, captions = Tokens(), pool[1]
     for step in range(steps):
@@ -99,10 +99,10 @@ def train(name: str, steps: int, lr: float, parameters: list, pool, loss, no_pro
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        total += value.item()
+        losses.append(value.item())
         if (step + 1) % 50 == 0 or step + 1 == steps:
-            run.log(step=step + 1, loss=total / 50)
-            total = 0.0
+            run.log(step=step + 1, loss=sum(losses) / len(losses))
+            losses.clear()
             save()
 
 

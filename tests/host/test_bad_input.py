@@ -1,13 +1,10 @@
 """What a wrong graph gets on the real server: a sentence at the node, a server that goes on, and afterwards the same bits as before."""
-import threading
-import time
-
 import pytest
 import torch
 from comfy.ldm.wan.model import WanModel
-from firstframe.demo.protocol import GraphError
 from firstframe.demo.server import PACK
 from firstframe.tests import graphs
+from firstframe.tests.interrupted import run_interrupted
 from safetensors.torch import save_file
 
 
@@ -128,20 +125,7 @@ def test_noise_levels_in_the_wrong_order(server, picture):
 
 
 def test_an_interrupted_run(server, picture):
-    graph, caught = graphs.pcfa(picture, frames=8, steps=400), []
-
-    def run():
-        try:
-            server.run(graph)
-        except GraphError as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    time.sleep(2)
-    server.interrupt()
-    thread.join(60)
-    assert caught and caught[0].interrupted
+    assert run_interrupted(server, graphs.pcfa(picture, frames=8, steps=400), 2).interrupted
 
 
 def test_our_graphs_repeat_their_bits_too(server, picture):

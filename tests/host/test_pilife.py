@@ -1,13 +1,10 @@
 """PiLife's graph on the real server: runs, repeats itself bit for bit, and refuses what it should at the right node."""
-import threading
-import time
-
 import numpy as np
 import pytest
 from firstframe.demo import outputs
-from firstframe.demo.protocol import GraphError
 from firstframe.demo.server import PACK
 from firstframe.tests import graphs
+from firstframe.tests.interrupted import run_interrupted
 from PIL import Image
 
 
@@ -74,21 +71,9 @@ def test_the_report_judges_the_picture_too(host, picture):
 
 
 def test_an_interrupted_inversion(host, picture):
-    plain, graph, caught = graphs.plain(), graphs.pilife(picture, steps=1000, mode="null-text"), []
+    plain = graphs.plain()
     before = frames(host, plain)
-
-    def run():
-        try:
-            host.run(graph)
-        except GraphError as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    time.sleep(4)
-    host.interrupt()
-    thread.join(60)
-    assert caught and caught[0].interrupted
+    assert run_interrupted(host, graphs.pilife(picture, steps=1000, mode="null-text"), 4).interrupted
     assert all((array(a) == array(b)).all() for a, b in zip(frames(host, plain), before))
     assert len(frames(host, graphs.pilife(picture))) == 3
 
