@@ -64,8 +64,8 @@ class MotionAwareInversion(io.ComfyNode):
                                       tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
                                               "sampler. 1: no guidance, and nothing to optimise.")),
                 expert(io.Combo.Input("optimiser", options=list(OPTIMISERS), default=OPTIMISERS[0],
-                                      tooltip="Signum: signed momentum that goes on from level to level and finds its own step length; 3 inner_steps do. "
-                                              "Adam (paper): the published one; set inner_steps to 10 with it.")),
+                                      tooltip="Signum: signed momentum that goes on from level to level and finds its own step length; 3 inner_steps do, "
+                                              "and it takes one less in the noisier half. Adam (paper): the published one; set inner_steps to 10 with it.")),
                 expert(io.Int.Input("inner_steps", default=Optimisation.inner, min=0, max=500,
                                     tooltip="Optimisation steps at each level, at most (10 in the paper, with Adam). 0: none. More is slower and comes closer "
                                             "to the picture.")),

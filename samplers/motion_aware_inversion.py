@@ -49,7 +49,8 @@ def trajectory(predict: Callable, x0: torch.Tensor, sigmas: torch.Tensor, refine
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How each psi_t is found. inner: looks at a level at most; lr: Adam's, of the first level; stop: loss that is good enough there.
+    """How each psi_t is found. inner: looks at a level at most, with Signum one less in the noisier half (but 1); lr: Adam's, of the
+    first level; stop: loss that is good enough there.
 
     Along the walk lr falls to half and stop grows by `growth` a level; both are meant for 50 levels in the whole
     schedule and scale with `steps` (null-text inversion: lr (1 - n/100), stop + n growth).
@@ -160,7 +161,8 @@ class Signum:
     def level(self, branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> Level:
         enough = options.at(n)[1] / 4  # Adam, which looks only afterwards, ends about that far below its own mark
         losses, backward = [], 0
-        for j in range(options.inner):
+        looks = max(1, options.inner - (n < (len(sigmas) - 1) // 2))  # what a noisy level misses, those below it make good
+        for j in range(looks):
             y = back_step(branch, x, i, psi, sigmas)
             loss = mean_square(y, target, sigmas[i - 1])
             check(loss, i, j + 1)

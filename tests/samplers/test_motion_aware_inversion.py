@@ -115,13 +115,13 @@ def test_every_level_starts_warm_and_lands_nearer(ladder, optimiser):
 
 
 def test_signum_step_by_step(ladder):
-    """Three looks a level, written out: the mean of the logarithms of loss / |g|_1, the momentum of g / |g|, a step along its sign."""
+    """Two looks at each of the upper three levels, three below, written out: the mean of the logarithms of loss / |g|_1, the momentum of g / |g|, a step along its sign."""
     predict, sigmas, x0, c = pliable(ladder)
     sigmas, Z = sigmas[:7], trajectory(lambda x, i: predict(x, i, [c + 0.3]), x0, sigmas[:7])
     walk = walk_back(predict, Z, sigmas, [c], Optimisation(stop=0.0, growth=0.0))
     psi, x, m, mean = c.clone(), Z[-1:], 0.0, None
     for i in range(6, 0, -1):
-        for _ in range(3):
+        for _ in range(2 if i > 3 else 3):
             psi = psi.detach().requires_grad_()
             y = x + (sigmas[i - 1] - sigmas[i]) * predict(x, i, [psi])
             loss = F.mse_loss(y / (1 + sigmas[i - 1] ** 2).sqrt(), Z[i - 1:i] / (1 + sigmas[i - 1] ** 2).sqrt())
