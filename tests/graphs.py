@@ -32,6 +32,18 @@ def plain(frames: int = 3, steps: int = 2, seed: int = 4) -> dict:
     })
 
 
+def motion(module: str, frames: int = 4, lora: str | None = None, strength: float = 1.0, **rest) -> dict:
+    """Text to video with a motion module of models/animatediff_models."""
+    graph = plain(frames, **rest)
+    graph["module"] = {"class_type": "FF_MotionModuleLoader", "inputs": {"motion_module": module}}
+    if lora:
+        graph["motion_lora"] = {"class_type": "FF_MotionLoraLoader", "inputs": {"motion_module": ["module", 0], "lora": lora, "strength": 1.0}}
+    graph["motion"] = {"class_type": "FF_MotionModuleApply", "inputs": {
+        "model": ["model", 0], "motion_module": ["motion_lora" if lora else "module", 0], "strength": strength, "start_percent": 0.0, "end_percent": 1.0}}
+    graph["sample"]["inputs"]["model"] = ["motion", 0]
+    return graph
+
+
 def pcfa(picture: str, frames: int = 3, **rest) -> dict:
     """A picture as the first frame, PCFAPatch on the model."""
     graph = plain(frames, **rest)

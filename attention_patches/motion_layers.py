@@ -1,0 +1,154 @@
+"""Temporal layers inside the host's UNet: after each block's last spatial layer, before any upsampler.
+
+Nothing is inserted: hooks run the layers while a call of our model's UNet is under way, and are gone afterwards.
+"""
+import itertools
+from contextlib import ExitStack, contextmanager
+
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
+from comfy.patcher_extension import WrappersMP
+
+from . import frames as frame_batch
+from .cross_frame import check_model, current_step
+
+_ids = itertools.count()
+
+
+def places(unet) -> dict[str, torch.nn.Module]:
+    """{place, named as in AnimateDiff's files: the layer of the UNet that it follows}."""
+    found = {}
+
+    def walk(side, blocks, last_of_level):
+        level = j = 0
+        for block in blocks:
+            spatial = [layer for layer in block if isinstance(layer, (ResBlock, SpatialTransformer))]
+            if spatial:
+                found[f"{side}.{level}.motion_modules.{j}"] = spatial[-1]
+                j += 1
+            if last_of_level(block, spatial):
+                level, j = level + 1, 0
+
+    walk("down_blocks", unet.input_blocks[1:], lambda block, spatial: not spatial)  # a downsampler is a block of its own
+    walk("up_blocks", unet.output_blocks, lambda block, spatial: any(isinstance(layer, Upsample) for layer in block))
+    middle = [layer for layer in unet.middle_block if isinstance(layer, (ResBlock, SpatialTransformer))]
+    if len(middle) > 1:
+        found["mid_block.motion_modules.0"] = middle[-2]  # before the second ResBlock
+    return found
+
+
+def width(layer) -> int:
+    return layer.in_channels if isinstance(layer, SpatialTransformer) else layer.out_channels
+
+
+def norms(unet) -> list[torch.nn.Module]:
+    """The GroupNorms that AnimateDiff v1 takes over all frames: of the ResBlocks, and the last one."""
+    blocks = [layer for layer in unet.modules() if isinstance(layer, ResBlock)]
+    return [seq[0] for block in blocks for seq in (block.in_layers, block.out_layers)] + [unet.out[0]]
+
+
+@contextmanager
+def over_frames(modules, clips: int):
+    """Meanwhile the GroupNorms in `modules` take mean and variance over all frames of a clip: [c*f,C,h,w] goes in as [c,C,f,h,w]."""
+    def together(module, args):
+        x, = args
+        return x.unflatten(0, (clips, -1)).transpose(1, 2),
+
+    def apart(module, args, out):
+        return out.transpose(1, 2).flatten(0, 1)
+
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.register_forward_pre_hook(together).remove)
+            stack.callback(module.register_forward_hook(apart).remove)
+        yield
+
+
+@contextmanager
+def temporal(layers: dict, add):
+    """Meanwhile `add(place, x)` is added to what comes out of each layer of {place: layer}."""
+    with ExitStack() as stack:
+        for place, layer in layers.items():
+            stack.callback(layer.register_forward_hook(lambda module, args, x, place=place: x + add(place, x)).remove)
+        yield
+
+
+def strengths(strength: float, mask: torch.Tensor | None, numbers, clips: int, like: torch.Tensor):
+    """A number, or [c*f,1,h,w] for a mask [1 or F,H,W]."""
+    if mask is None:
+        return strength
+    picked = mask[list(numbers)] if len(mask) > 1 else mask
+    picked = torch.nn.functional.interpolate(picked[:, None].to(like), size=like.shape[2:], mode="bilinear", antialias=True)
+    return strength * picked.expand(len(numbers), -1, -1, -1).repeat(clips, 1, 1, 1)
+
+
+def check_fits(model, layout: dict, name: str, who: str) -> None:
+    """Raises ValueError unless the UNet has every place of the module with its width. layout: {place: something with .channels}."""
+    check_model(model, who, "puts layers between those")
+    unet = {place: width(layer) for place, layer in places(model.get_model_object("diffusion_model")).items()}
+    wrong = [place for place, size in layout.items() if unet.get(place) != size.channels]
+    if wrong:
+        def widths(found):
+            return "-".join(str(found.get(f"down_blocks.{i}.motion_modules.0", "none")) for i in range(4))
+        raise ValueError(
+            f"{who}: the motion module {name!r} does not fit this {type(model.model.model_config).__name__} model: its levels are {widths({p: s.channels for p, s in layout.items()})} wide, "
+            f"the model's {widths(unet)} (at {wrong[0]} and {len(wrong) - 1} more places). Choose a module for this checkpoint in Load Motion Module, or another checkpoint."
+        )
+
+
+def check_length(guider, total: int, length: int, name: str, who: str) -> None:
+    """Raises ValueError when one call of the model would hold more frames than the module knows."""
+    options = guider.model_options
+    windows = options.get("context_handler")
+    if "ad_params" in options.get("transformer_options", {}):
+        return  # AnimateDiff-Evolved cuts the clip itself
+    frames = min(total, getattr(windows, "context_length", total))
+    if frames > length:
+        raise ValueError(
+            f"{who}: the motion module {name!r} knows {length} frames, one call would hold {frames}. "
+            f"{'Lower context_length' if windows else 'Put Context Windows (Manual) with context_length 16 after this node'}, or make fewer frames."
+        )
+
+
+def insert(model, motion, who: str, *, strength=1.0, mask=None, over_all_frames=False, frames=0, start_percent=0.0, end_percent=1.0):
+    """A clone of `model` whose UNet calls run the layers of `motion` (networks' MotionModule) within the range.
+
+    frames: of one clip, 0: the batch is one. mask [1 or F,H,W] in 0..1 scales the strength from place to place. Positions
+    count from the first frame of the context window. Raises ValueError as check_fits; while sampling, before the first
+    step, for a clip of one frame or of more than the module knows.
+    """
+    check_fits(model, motion.layout, motion.name, who)
+    m = model.clone()
+    if strength == 0 or start_percent >= end_percent:
+        return m
+    sampling, net = m.get_model_object("model_sampling"), motion.patcher.model
+    sigma_start, sigma_end = float(sampling.percent_to_sigma(start_percent)), float(sampling.percent_to_sigma(end_percent))
+    key = f"firstframe_motion_{next(_ids)}"
+
+    def check(executor, noise, latent_image, *args, **kwargs):
+        frame_batch.check_frames(noise.shape[0], frames, who)
+        clip = frames or noise.shape[0]
+        if mask is not None and len(mask) not in (1, clip):
+            raise ValueError(f"{who} got {len(mask)} masks for {clip} frames. Give it one mask, or one for each frame.")
+        check_length(executor.class_obj, clip, motion.length, motion.name, who)
+        return executor(noise, latent_image, *args, **kwargs)
+
+    def call(executor, x, timesteps, context=None, y=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
+        sigma, _ = current_step(transformer_options)
+        if sigma is not None and not sigma_end <= sigma <= sigma_start:
+            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+        unet, batch = executor.class_obj, frame_batch.read(transformer_options, x.shape[0], frames)
+        layers = places(unet)
+
+        def add(place, h):
+            out = net.get_submodule(place)(h, len(batch.numbers), transformer_options)
+            return out if mask is None and strength == 1 else out * strengths(strength, mask, batch.numbers, batch.clips, h)
+
+        with temporal({place: layers[place] for place in motion.layout}, add), over_frames(norms(unet) if over_all_frames else (), batch.clips):
+            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+
+    m.set_additional_models(key, [motion.patcher])
+    m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, check)
+    m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, call)
+    return m

@@ -1,0 +1,79 @@
+"""AnimateDiff's temporal transformers: self-attention along the frames, at every place of the picture by itself.
+
+Axes: c clips (conditionings x videos), f frames, p places (h x w), C channels. Module names are those of the published
+files without their `temporal_transformer.`, so that weight patches (motion LoRA) find them.
+"""
+import math
+from dataclasses import dataclass
+
+import torch
+from comfy.ldm.modules.attention import CrossAttention, FeedForward
+from torch import nn
+
+HEADS = 8  # in every published file; not to be told from the keys
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of one temporal transformer: channels; blocks; attention layers in each block."""
+
+    channels: int
+    blocks: int = 1
+    attentions: int = 2
+
+
+def positions(frames: int, channels: int, like: torch.Tensor) -> torch.Tensor:
+    """Sinusoids [f,C]: sin in the even channels, cos in the odd ones, of position * 10000^(-2k/C)."""
+    position = torch.arange(frames, device=like.device)[:, None]
+    angle = position * torch.exp(torch.arange(0, channels, 2, device=like.device) * (-math.log(10000.0) / channels))
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1).to(like)
+
+
+class TemporalBlock(nn.Module):
+    def __init__(self, size: Size, dtype, device, operations):
+        super().__init__()
+        made, C = dict(dtype=dtype, device=device, operations=operations), size.channels
+        self.attention_blocks = nn.ModuleList(CrossAttention(C, heads=HEADS, dim_head=C // HEADS, **made) for _ in range(size.attentions))
+        self.norms = nn.ModuleList(operations.LayerNorm(C, dtype=dtype, device=device) for _ in range(size.attentions))
+        self.ff = FeedForward(C, glu=True, **made)
+        self.ff_norm = operations.LayerNorm(C, dtype=dtype, device=device)
+
+    def forward(self, x: torch.Tensor, pe: torch.Tensor, transformer_options: dict) -> torch.Tensor:
+        """x [c*p,f,C]; pe [f,C] is seen by queries, keys and values alike, after the norm."""
+        for attention, norm in zip(self.attention_blocks, self.norms):
+            x = x + attention(norm(x) + pe, transformer_options=transformer_options)
+        return x + self.ff(self.ff_norm(x))
+
+
+class TemporalTransformer(nn.Module):
+    def __init__(self, size: Size, dtype=None, device=None, operations=None):
+        super().__init__()
+        C = size.channels
+        self.norm = operations.GroupNorm(32, C, eps=1e-6, dtype=dtype, device=device)
+        self.proj_in = operations.Linear(C, C, dtype=dtype, device=device)
+        self.transformer_blocks = nn.ModuleList(TemporalBlock(size, dtype, device, operations) for _ in range(size.blocks))
+        self.proj_out = operations.Linear(C, C, dtype=dtype, device=device)
+
+    def forward(self, x: torch.Tensor, frames: int, transformer_options: dict) -> torch.Tensor:
+        """What is to be added to x [c*f,C,h,w]."""
+        f, (C, h, w) = frames, x.shape[1:]
+        y = self.norm(x).view(-1, f, C, h * w).permute(0, 3, 1, 2).reshape(-1, f, C)
+        y, pe = self.proj_in(y), positions(f, C, x)
+        for block in self.transformer_blocks:
+            y = block(y, pe, transformer_options)
+        return self.proj_out(y).view(-1, h * w, f, C).permute(0, 2, 3, 1).reshape(x.shape)
+
+
+class MotionModel(nn.Module):
+    """The temporal transformers of one file, each under its place's name, e.g. `down_blocks.0.motion_modules.1`."""
+
+    def __init__(self, layout: dict[str, Size], dtype=None, device=None, operations=None):
+        super().__init__()
+        for place, size in layout.items():
+            *path, name = place.split(".")
+            parent = self
+            for step in path:
+                if step not in parent._modules:
+                    parent.add_module(step, nn.Module())
+                parent = parent._modules[step]
+            parent.add_module(name, TemporalTransformer(size, dtype, device, operations))

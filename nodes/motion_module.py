@@ -1,0 +1,124 @@
+"""Nodes of AnimateDiff-type motion modules. They wire; layers and files are in networks/, their place in the UNet in attention_patches/."""
+import os
+
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io
+
+from ..attention_patches.motion_layers import insert
+from ..networks import motion_module_files as files
+from ..networks.motion_lora import apply_lora
+from ..samplers.beta_schedule import with_betas
+from .common import expert
+
+MotionModuleWire = io.Custom("FF_MOTION_MODULE")
+MODULES, LORAS = "animatediff_models", "animatediff_motion_lora"  # the folders that users of AnimateDiff-Evolved have
+BETAS = {"AnimateDiff (sqrt_linear)": files.SCHEDULES["SD1.5"], "AnimateDiff SDXL (linear, 0.020)": files.SCHEDULES["SDXL"], "SD (linear)": ("linear", 0.00085, 0.012)}
+AUTO, KEEP = "auto", "keep"
+NORMS = {AUTO: None, "per frame": False, "over all frames": True}
+
+
+def register(folder: str) -> None:
+    """Adds a folder of models/ to the host's list, and file extensions to whatever another pack or the user's paths file has put there."""
+    paths, extensions = folder_paths.folder_names_and_paths.get(folder, ([], set()))
+    own = os.path.join(folder_paths.models_dir, folder)
+    folder_paths.folder_names_and_paths[folder] = (paths if own in paths else [*paths, own], set(extensions) | set(folder_paths.supported_pt_extensions))
+
+
+for _folder in (MODULES, LORAS):
+    register(_folder)
+
+
+def read(folder: str, name: str, who: str) -> dict:
+    """The file's tensors, through the host's safe loader. Raises ValueError for a file that it cannot or may not read."""
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:
+        raise ValueError(f"{who} finds no file {name!r} in models/{folder}. Put it there, press R to refresh the list and choose it again.")
+    try:
+        sd = comfy.utils.load_torch_file(path, safe_load=True)
+    except Exception as error:
+        raise ValueError(f"{who} cannot read {name!r} in models/{folder}: {str(error).splitlines()[0] if str(error) else type(error).__name__} "
+                         f"Nothing in the file was run. Fetch it again, as .safetensors if there is one.") from error
+    if not isinstance(sd, dict):
+        raise ValueError(f"{who} expected named tensors in {name!r} in models/{folder}, found a {type(sd).__name__}. Choose another file.")
+    return sd
+
+
+class MotionModuleLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FF_MotionModuleLoader",
+            display_name="Load Motion Module",
+            category="FirstFrame/motion module",
+            description="Reads an AnimateDiff motion module (v1, v2, v3 for SD1.5, or the SDXL one) or diffusers' MotionAdapter. The kind is told by what is in the file.",
+            inputs=[io.Combo.Input("motion_module", options=folder_paths.get_filename_list(MODULES),
+                                   tooltip="A file of models/animatediff_models, such as v3_sd15_mm.ckpt; its kind must be that of the checkpoint (SD1.5 or SDXL).")],
+            outputs=[MotionModuleWire.Output(display_name="motion_module", tooltip="For Apply Motion Module.")],
+        )
+
+    @classmethod
+    def execute(cls, motion_module) -> io.NodeOutput:
+        return io.NodeOutput(files.motion_module(read(MODULES, motion_module, "Load Motion Module"), motion_module))
+
+
+class MotionLoraLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FF_MotionLoraLoader",
+            display_name="Load Motion LoRA",
+            category="FirstFrame/motion module",
+            description="Adds a motion LoRA (camera zoom, pan, tilt, roll) to a motion module. Several may follow one another.",
+            inputs=[
+                MotionModuleWire.Input("motion_module", tooltip="From Load Motion Module. Left unchanged; the LoRA is on the output. The published LoRAs were trained on v2."),
+                io.Combo.Input("lora", options=folder_paths.get_filename_list(LORAS), tooltip="A file of models/animatediff_motion_lora, such as v2_lora_ZoomIn.ckpt."),
+                io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.01,
+                               tooltip="Share of the LoRA that is added. 0: none, 1: as trained, below 0: the other way. Raising it makes its movement stronger."),
+            ],
+            outputs=[MotionModuleWire.Output(display_name="motion_module", tooltip="The same module with the LoRA.")],
+        )
+
+    @classmethod
+    def execute(cls, motion_module, lora, strength) -> io.NodeOutput:
+        return io.NodeOutput(apply_lora(motion_module, read(LORAS, lora, "Load Motion LoRA"), lora, strength))
+
+
+class MotionModuleApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FF_MotionModuleApply",
+            display_name="Apply Motion Module",
+            category="FirstFrame/motion module",
+            description="Lets the frames of a batch move as one video: temporal layers run inside the UNet (AnimateDiff). Give the sampler a latent with one entry per frame.",
+            inputs=[
+                io.Model.Input("model", tooltip="SD1.5 or SDXL model, with any LoRA or ControlNet. Left unchanged; the motion is on the output."),
+                MotionModuleWire.Input("motion_module", tooltip="From Load Motion Module, of the same kind as the model."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=2.0, step=0.01,
+                               tooltip="How much of the temporal layers' change counts. 0: off, exactly as without this node; 1: as trained. Lower holds the movement back."),
+                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001,
+                               tooltip="Where in sampling it begins, as a share of the noise schedule (0: from the first step). At or above end_percent the node does nothing."),
+                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
+                               tooltip="Where it ends (1: never). The movement is made in the first half; 0 switches the node off."),
+                io.Mask.Input("mask", optional=True, tooltip="Scales the strength from place to place, 0 to 1: one mask for all frames or one a frame. Left out: 1 everywhere."),
+                expert(io.Combo.Input("beta_schedule", options=[AUTO, KEEP, *BETAS], default=AUTO,
+                                      tooltip="Noise schedule. auto: the one that the motion module was trained with; keep: the model's own (for LCM and the like).")),
+                expert(io.Combo.Input("group_norm", options=list(NORMS), default=AUTO,
+                                      tooltip="Where the model's own normalisation takes its statistics. auto: over all frames for v1, per frame for the others. "
+                                              "Only to be set for a v1 module whose file has no positions (brightness flickers).")),
+                expert(io.Int.Input("frames", default=0, min=0, max=4096,
+                                    tooltip="Frames of one clip when the latent holds several clips one after another. 0: the whole batch is one clip.")),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The same model with temporal layers.")],
+        )
+
+    @classmethod
+    def execute(cls, model, motion_module, strength, start_percent, end_percent, mask=None, beta_schedule=AUTO, group_norm=AUTO, frames=0) -> io.NodeOutput:
+        who = "Apply Motion Module"
+        on = strength != 0 and start_percent < end_percent
+        if on and beta_schedule != KEEP:
+            model = with_betas(model, *(files.SCHEDULES[motion_module.family] if beta_schedule == AUTO else BETAS[beta_schedule]), who)
+        norms = NORMS[group_norm]
+        return io.NodeOutput(insert(model, motion_module, who, strength=strength, mask=mask, over_all_frames=motion_module.over_frames if norms is None else norms,
+                                    frames=frames, start_percent=start_percent, end_percent=end_percent))

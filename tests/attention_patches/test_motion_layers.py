@@ -1,0 +1,258 @@
+"""Temporal layers in the host's UNet: against diffusers' UNetMotionModel with the same weights, and as patches that leave no trace."""
+from pathlib import Path
+
+import comfy.context_windows
+import comfy.patcher_extension as pe
+import comfy.utils
+import pytest
+import torch
+from firstframe.attention_patches.motion_layers import insert, norms, over_frames, places
+from firstframe.networks.motion_lora import apply_lora
+from firstframe.networks.motion_module_files import motion_module
+from firstframe.tests import motion_files as files
+from firstframe.tests import tiny_models as tiny
+from safetensors.torch import load_file
+
+WHO = "Apply Motion Module"
+
+
+def call(m, x, t, context, y=None, **options):
+    """The UNet's own output for one chunk, with the patches of m."""
+    to = {**m.model_options["transformer_options"], "wrappers": pe.copy_nested_dicts(m.wrappers), **options}
+    return m.model.diffusion_model(x, t, context, y=y, transformer_options=to)
+
+
+def diffusers_unet(shape: str, version: str):
+    from diffusers import UNetMotionModel
+    common = dict(cross_attention_dim=tiny.CONTEXT, motion_num_attention_heads=8, use_motion_mid_block=version == "v2", motion_max_seq_length=files.LENGTHS[version], norm_num_groups=32)
+    if shape == "SDXL":
+        return UNetMotionModel(
+            down_block_types=("DownBlockMotion", "CrossAttnDownBlockMotion", "CrossAttnDownBlockMotion"),
+            up_block_types=("CrossAttnUpBlockMotion", "CrossAttnUpBlockMotion", "UpBlockMotion"), block_out_channels=(32, 64, 64),
+            transformer_layers_per_block=(1, 2, 3), reverse_transformer_layers_per_block=None, num_attention_heads=(1, 1, 1), use_linear_projection=True,
+            addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816, **common)
+    return UNetMotionModel(block_out_channels=(32,) * 4, num_attention_heads=8, **common)
+
+
+class OverFrames(torch.nn.Module):
+    """A GroupNorm over all frames of a clip, as the official v1 code has it on (b,c,f,h,w)."""
+
+    def __init__(self, norm, frames):
+        super().__init__()
+        self.norm, self.frames = norm, frames
+
+    def forward(self, x):
+        return self.norm(x.unflatten(0, (-1, self.frames)).transpose(1, 2)).transpose(1, 2).flatten(0, 1)
+
+
+class PerFrame(torch.nn.Module):
+    """A GroupNorm of (b,c,f,h,w) frame by frame. The official temporal transformer norms so (golden c1); diffusers' takes its statistics over all frames."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        return self.norm(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)).transpose(1, 2)
+
+
+def reference(model, shape, version, motion, frames):
+    """diffusers' UNetMotionModel with the weights of the tiny model and of the motion file, and the official GroupNorms."""
+    unet = diffusers_unet(shape, version)
+    host = model.model.diffusion_model.state_dict()
+    names = comfy.utils.unet_to_diffusers({**tiny.SHAPES[shape][1], "num_heads": 8})
+    weights = {theirs: host[ours] for theirs, ours in names.items() if ours in host and not theirs.startswith("class_embedding")}
+    weights |= {k: v for k, v in files.as_diffusers(motion).items()}
+    found = unet.load_state_dict(weights, strict=False)
+    assert not found.unexpected_keys and not found.missing_keys, found
+    for transformer in [m for m in unet.modules() if type(m).__name__ == "AnimateDiffTransformer3D"]:
+        transformer.norm = PerFrame(transformer.norm)
+    if version == "v1":
+        for block in [m for m in unet.modules() if type(m).__name__ == "ResnetBlock2D"]:
+            block.norm1, block.norm2 = OverFrames(block.norm1, frames), OverFrames(block.norm2, frames)
+        unet.conv_norm_out = OverFrames(unet.conv_norm_out, frames)
+    return unet.eval()
+
+
+@pytest.mark.parametrize("shape,version", [("SD1.5", "v1"), ("SD1.5", "v2"), ("SD1.5", "v3"), ("SDXL", "SDXL")])
+@torch.no_grad()
+def test_the_whole_unet_is_that_of_diffusers(shape, version):
+    frames, clips = 5, 2
+    model, sd = tiny.model(shape), files.module(tiny.model(shape), version)
+    motion = motion_module(sd, "f")
+    m = insert(model, motion, WHO, over_all_frames=motion.over_frames)
+    x, context = tiny.latents(clips * frames), tiny.conditioning(1, batch=clips)[0][0]
+    t, y, extra = torch.tensor([500.0]), None, {}
+    unet = reference(model, shape, version, sd, frames)
+    if shape == "SDXL":
+        pooled, ids = torch.randn(clips, 1280, generator=torch.Generator().manual_seed(8)), torch.tensor([[128.0, 128, 0, 0, 128, 128]] * clips)
+        y = torch.cat([pooled, unet.add_time_proj(ids.flatten()).reshape(clips, -1)], 1).repeat_interleave(frames, 0)
+        extra = dict(added_cond_kwargs={"text_embeds": pooled, "time_ids": ids})
+    context = context.repeat_interleave(frames, 0)
+    ours = call(m, x, t.expand(len(x)), context, y, cond_or_uncond=[1, 0])
+    theirs = unet(x.unflatten(0, (clips, frames)).transpose(1, 2), t, context, **extra).sample.transpose(1, 2).flatten(0, 1)
+    assert tiny.difference(ours, theirs) <= 1e-4
+    plain = call(model, x, t.expand(len(x)), context, y, cond_or_uncond=[1, 0])
+    assert tiny.difference(plain, theirs) > 0.05  # the layers do something
+
+
+@torch.no_grad()
+def test_official_group_norms():
+    """A ResNet with statistics per frame and over frames (golden a4)."""
+    from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+    g = load_file(Path(__file__).parents[1] / "golden" / "a4_resnet_groupnorm_modes.safetensors")
+    block = ResBlock(32, 48, 0.0, out_channels=64)
+    names = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+    block.load_state_dict({f"{ours}.{kind}": g[f"w.{theirs}.{kind}"] for theirs, ours in names.items() for kind in ("weight", "bias")})
+    x, emb = g["in.sample"].transpose(1, 2).flatten(0, 1), g["in.temb"].repeat_interleave(5, 0)
+
+    def result():
+        return block(x, emb).unflatten(0, (2, 5)).transpose(1, 2)
+
+    assert tiny.difference(result(), g["out.per_frame_stats_v2_v3"]) <= 1e-5
+    with over_frames([block.in_layers[0], block.out_layers[0]], 2):
+        assert tiny.difference(result(), g["out.cross_frame_stats_v1_and_i2v_adapter"]) <= 1e-5
+    assert tiny.difference(result(), g["out.per_frame_stats_v2_v3"]) <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny.model()
+
+
+@pytest.fixture(scope="module")
+def motion(model):
+    return motion_module(files.module(model), "f")
+
+
+def hooks(model) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.model.modules())
+
+
+def test_off_is_the_graph_without_the_node(model, motion):
+    z = tiny.latents(4)
+    plain = tiny.sample(model, z, steps=2)
+    for options in (dict(strength=0.0), dict(start_percent=0.5, end_percent=0.5), dict(end_percent=0.0)):
+        assert torch.equal(tiny.sample(insert(model, motion, WHO, **options), z, steps=2), plain)
+    assert torch.equal(tiny.sample(insert(model, motion, WHO, mask=torch.zeros(1, 128, 128)), z, steps=2), plain)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2", "v3"])
+def test_the_model_is_left_as_it_was(model, version):
+    z, found = tiny.latents(4), motion_module(files.module(model, version), "f")
+    before, keys = tiny.sample(model, z), set(model.model.state_dict())
+    m = insert(model, found, WHO, over_all_frames=found.over_frames)
+    moved = tiny.sample(m, z)
+    assert tiny.difference(moved, before) > 0.01 and torch.equal(tiny.sample(m, z), moved)
+    assert torch.equal(tiny.sample(model, z), before) and set(model.model.state_dict()) == keys and hooks(model) == 0
+
+
+def test_an_error_in_the_middle_leaves_no_hooks(model, motion):
+    m = insert(model, motion, WHO, over_all_frames=True)
+
+    def fail(q, k, v, eo):
+        if eo["block"][0] == "middle":
+            raise RuntimeError("in the middle")
+        return q, k, v
+
+    m.set_model_attn1_patch(fail)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        tiny.sample(m, tiny.latents(3))
+    assert hooks(model) == 0
+
+
+def test_the_range_is_that_of_the_schedule(model, motion):
+    z, sampling = tiny.latents(3), model.get_model_object("model_sampling")
+    sigmas = [float(sampling.percent_to_sigma(p)) for p in (0.3, 0.6)]
+    early, late = insert(model, motion, WHO, end_percent=0.5), insert(model, motion, WHO, start_percent=0.5)
+    whole = insert(model, motion, WHO)
+    for sigma, on, off in ((sigmas[0], early, late), (sigmas[1], late, early)):
+        assert torch.equal(tiny.sample(on, z, sigma=sigma), tiny.sample(whole, z, sigma=sigma))
+        assert torch.equal(tiny.sample(off, z, sigma=sigma), tiny.sample(model, z, sigma=sigma))
+
+
+def test_conditionings_and_clips_do_not_mix(model, motion):
+    """cond and uncond together or one after the other; one clip alone or two in a batch."""
+    m, z = insert(model, motion, WHO), tiny.latents(4)
+    together = tiny.sample(m, z, cfg=3.0)
+    apart = 3 * tiny.sample(m, z, cfg=1.0) - 2 * tiny.sample(m, z, cfg=1.0, positive=tiny.conditioning(2))
+    assert tiny.difference(together, apart) <= 1e-4
+    two = insert(model, motion, WHO, frames=2)
+    x, t, context = tiny.latents(4), torch.full((4,), 500.0), tiny.conditioning(1)[0][0].expand(4, -1, -1)
+    with torch.no_grad():
+        both = call(two, x, t, context)
+        for clip in (slice(0, 2), slice(2, 4)):
+            assert tiny.difference(call(two, x[clip], t[clip], context[clip]), both[clip]) <= 1e-5
+
+
+def test_strength_and_mask_scale_what_the_layers_add(model, motion):
+    """In one layer's output, against the sum written out; masks per frame follow the frame's number in the whole clip."""
+    one = motion_module({k: v for k, v in files.module(model).items() if k.startswith(("down_blocks.0.motion_modules.1", "down_blocks.3."))}, "f")
+    one.layout.pop("down_blocks.3.motion_modules.0"), one.layout.pop("down_blocks.3.motion_modules.1")
+    mask = torch.rand(6, 16, 16, generator=torch.Generator().manual_seed(4))
+    x, t, context = tiny.latents(3), torch.full((3,), 500.0), tiny.conditioning(1)[0][0].expand(3, -1, -1)
+
+    def seen(m, **options):
+        out = []
+        watch = model.model.diffusion_model.input_blocks[3][0].register_forward_pre_hook(lambda module, args: out.append(args[0]))  # the downsampler
+        with torch.no_grad():
+            call(m, x, t, context, **options)
+        watch.remove()
+        return out[0]
+
+    with torch.no_grad():
+        raw = seen(model)
+        full = motion.patcher.model.get_submodule("down_blocks.0.motion_modules.1")(raw, 3, {})
+    window = comfy.context_windows.IndexListContextWindow([2, 4, 5], dim=0, total_frames=6)
+    for options, scale, extra in ((dict(), 1.0, {}), (dict(strength=0.25), 0.25, {}), (dict(strength=0.5, mask=mask), 0.5 * mask[[0, 1, 2], None], {}),
+                                  (dict(mask=mask), mask[[2, 4, 5], None], {"context_window": window}), (dict(mask=mask[3:4]), mask[3:4, None], {})):
+        torch.testing.assert_close(seen(insert(model, one, WHO, **options), **extra), raw + scale * full, rtol=1e-5, atol=1e-5)
+
+
+def test_modules_stack_and_a_lora_changes_the_result(model, motion):
+    z = tiny.latents(3)
+    other = motion_module(files.module(model, "v2", seed=9), "g")
+    once, twice = insert(model, motion, WHO), insert(insert(model, motion, WHO), other, WHO)
+    a, b = tiny.sample(once, z), tiny.sample(twice, z)
+    assert tiny.difference(a, b) > 0.01
+    with_lora = insert(model, apply_lora(motion, files.lora(model), "l", 1.0), WHO)
+    assert tiny.difference(tiny.sample(with_lora, z), a) > 0.01
+    assert torch.equal(tiny.sample(once, z), a)  # the same module without the LoRA, after it
+
+
+def test_windows_of_the_host_drive_it(model, motion):
+    """Positions count from the window's own first frame: a window's call is that of a short clip of its frames."""
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+    m, z = insert(model, motion, WHO), tiny.latents(12)
+    windows = ContextWindowsManualNode.execute(m, context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1, closed_loop=False,
+                                               fuse_method="pyramid", dim=0, freenoise=False).result[0]
+    out = tiny.sample(windows, z)
+    assert out.shape == z.shape and torch.isfinite(out).all() and tiny.difference(out, tiny.sample(m, z)) > 1e-3
+    x, t, context = tiny.latents(4), torch.full((4,), 500.0), tiny.conditioning(1)[0][0].expand(4, -1, -1)
+    window = comfy.context_windows.IndexListContextWindow([4, 5, 6, 7], dim=0, total_frames=12)
+    with torch.no_grad():
+        assert torch.equal(call(m, x, t, context, context_window=window), call(m, x, t, context))
+
+
+def test_clips_that_it_cannot_do_are_refused_before_the_first_step(model, motion):
+    m = insert(model, motion, WHO)
+    with pytest.raises(ValueError, match="at least 2"):
+        tiny.sample(m, tiny.latents(1))
+    with pytest.raises(ValueError, match="knows 32 frames, one call would hold 33.*Context Windows"):
+        tiny.sample(m, tiny.latents(33, 8))
+    with pytest.raises(ValueError, match="got 3 masks for 4 frames"):
+        tiny.sample(insert(model, motion, WHO, mask=torch.ones(3, 128, 128)), tiny.latents(4))
+    with pytest.raises(ValueError, match="whole clips of 3"):
+        tiny.sample(insert(model, motion, WHO, frames=3), tiny.latents(4))
+
+
+@pytest.mark.parametrize("shape,overrides", [("SDXL", {}), ("SD1.5", {"model_channels": 64})])
+def test_a_module_of_another_base_names_both(motion, shape, overrides):
+    other = tiny.model(shape, **overrides)
+    with pytest.raises(ValueError, match=f"'f' does not fit this {type(other.model.model_config).__name__} model.*32-32-32-32.*wide"):
+        insert(other, motion, WHO)
+
+
+def test_places_are_those_of_the_published_files(model):
+    assert len(places(model.model.diffusion_model)) == 21 and len(places(tiny.model("SDXL").model.diffusion_model)) == 16
+    assert len(norms(model.model.diffusion_model)) == 2 * (8 + 2 + 12) + 1
