@@ -62,3 +62,18 @@ def lora(model, version: str = "v2", rank: int = 4, seed: int = 3) -> dict[str, 
                 sd[base + "down.weight"] = torch.randn(rank, c, generator=generator) / c**0.5
                 sd[base + "up.weight"] = torch.randn(c, rank, generator=generator) / rank**0.5
     return sd
+
+
+def domain_adapter(model, rank: int = 4, seed: int = 5) -> dict[str, torch.Tensor]:
+    """v3's domain adapter: a LoRA of the spatial UNet in AnimateDiff's names."""
+    from comfy.utils import unet_to_diffusers
+    generator, sd = torch.Generator().manual_seed(seed), {}
+    weights = model.model.diffusion_model.state_dict()
+    for theirs, ours in unet_to_diffusers(model.model.model_config.unet_config).items():
+        place, _, projection = theirs.removesuffix(".weight").partition(".to_")
+        if place.endswith((".attn1", ".attn2")) and theirs.endswith(".weight"):
+            out, into = weights[ours].shape
+            base = f"{place}.processor.to_{projection.removesuffix('.0')}_lora."
+            sd[base + "down.weight"] = torch.randn(rank, into, generator=generator) / into**0.5
+            sd[base + "up.weight"] = torch.randn(out, rank, generator=generator) / rank**0.5
+    return sd

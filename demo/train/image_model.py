@@ -146,12 +146,13 @@ def timesteps(n: int) -> torch.Tensor:
     return torch.where(torch.rand(n) < 0.5, torch.randint(450, 900, (n,)), torch.randint(0, 1000, (n,)))
 
 
-def loss_of(unet, text, z0, near, ids, abar, control=lambda z, t, context: None):
-    t = timesteps(len(z0))
+def loss_of(unet, text, z0, near, ids, abar, control=lambda z, t, context: None, frames: int = 1):
+    """Of latents z0 [n*frames,4,h,w] with captions ids [n,77]; the frames of a clip share timestep and caption."""
+    t = timesteps(len(z0) // frames).repeat_interleave(frames)
     a, eps = abar[t, None, None, None], torch.randn_like(z0)
     z = a.sqrt() * z0 + (1 - a).sqrt() * eps
     with torch.autocast("cpu", torch.bfloat16):
-        context = text(input_ids=ids).last_hidden_state
+        context = text(input_ids=ids).last_hidden_state.repeat_interleave(frames, 0)
         z = z.contiguous(memory_format=torch.channels_last)
         out = unet(z, t, context, control=control(z, t, context), transformer_options=OPTIONS).float()
     weight = (1 + ((1 - a) / a)).clamp(max=100)

@@ -2,8 +2,6 @@
 from pathlib import Path
 
 import comfy.context_windows
-import comfy.patcher_extension as pe
-import comfy.utils
 import pytest
 import torch
 from firstframe.attention_patches.motion_layers import insert, norms, over_frames, places
@@ -11,67 +9,10 @@ from firstframe.networks.motion_lora import apply_lora
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.tests import motion_files as files
 from firstframe.tests import tiny_models as tiny
+from firstframe.tests.motion_reference import call, reference
 from safetensors.torch import load_file
 
 WHO = "Apply Motion Module"
-
-
-def call(m, x, t, context, y=None, **options):
-    """The UNet's own output for one chunk, with the patches of m."""
-    to = {**m.model_options["transformer_options"], "wrappers": pe.copy_nested_dicts(m.wrappers), **options}
-    return m.model.diffusion_model(x, t, context, y=y, transformer_options=to)
-
-
-def diffusers_unet(shape: str, version: str):
-    from diffusers import UNetMotionModel
-    common = dict(cross_attention_dim=tiny.CONTEXT, motion_num_attention_heads=8, use_motion_mid_block=version == "v2", motion_max_seq_length=files.LENGTHS[version], norm_num_groups=32)
-    if shape == "SDXL":
-        return UNetMotionModel(
-            down_block_types=("DownBlockMotion", "CrossAttnDownBlockMotion", "CrossAttnDownBlockMotion"),
-            up_block_types=("CrossAttnUpBlockMotion", "CrossAttnUpBlockMotion", "UpBlockMotion"), block_out_channels=(32, 64, 64),
-            transformer_layers_per_block=(1, 2, 3), reverse_transformer_layers_per_block=None, num_attention_heads=(1, 1, 1), use_linear_projection=True,
-            addition_embed_type="text_time", addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816, **common)
-    return UNetMotionModel(block_out_channels=(32,) * 4, num_attention_heads=8, **common)
-
-
-class OverFrames(torch.nn.Module):
-    """A GroupNorm over all frames of a clip, as the official v1 code has it on (b,c,f,h,w)."""
-
-    def __init__(self, norm, frames):
-        super().__init__()
-        self.norm, self.frames = norm, frames
-
-    def forward(self, x):
-        return self.norm(x.unflatten(0, (-1, self.frames)).transpose(1, 2)).transpose(1, 2).flatten(0, 1)
-
-
-class PerFrame(torch.nn.Module):
-    """A GroupNorm of (b,c,f,h,w) frame by frame. The official temporal transformer norms so (golden c1); diffusers' takes its statistics over all frames."""
-
-    def __init__(self, norm):
-        super().__init__()
-        self.norm = norm
-
-    def forward(self, x):
-        return self.norm(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)).transpose(1, 2)
-
-
-def reference(model, shape, version, motion, frames):
-    """diffusers' UNetMotionModel with the weights of the tiny model and of the motion file, and the official GroupNorms."""
-    unet = diffusers_unet(shape, version)
-    host = model.model.diffusion_model.state_dict()
-    names = comfy.utils.unet_to_diffusers({**tiny.SHAPES[shape][1], "num_heads": 8})
-    weights = {theirs: host[ours] for theirs, ours in names.items() if ours in host and not theirs.startswith("class_embedding")}
-    weights |= {k: v for k, v in files.as_diffusers(motion).items()}
-    found = unet.load_state_dict(weights, strict=False)
-    assert not found.unexpected_keys and not found.missing_keys, found
-    for transformer in [m for m in unet.modules() if type(m).__name__ == "AnimateDiffTransformer3D"]:
-        transformer.norm = PerFrame(transformer.norm)
-    if version == "v1":
-        for block in [m for m in unet.modules() if type(m).__name__ == "ResnetBlock2D"]:
-            block.norm1, block.norm2 = OverFrames(block.norm1, frames), OverFrames(block.norm2, frames)
-        unet.conv_norm_out = OverFrames(unet.conv_norm_out, frames)
-    return unet.eval()
 
 
 @pytest.mark.parametrize("shape,version", [("SD1.5", "v1"), ("SD1.5", "v2"), ("SD1.5", "v3"), ("SDXL", "SDXL")])
@@ -83,7 +24,7 @@ def test_the_whole_unet_is_that_of_diffusers(shape, version):
     m = insert(model, motion, WHO, over_all_frames=motion.over_frames)
     x, context = tiny.latents(clips * frames), tiny.conditioning(1, batch=clips)[0][0]
     t, y, extra = torch.tensor([500.0]), None, {}
-    unet = reference(model, shape, version, sd, frames)
+    unet = reference(model, version, sd, frames)
     if shape == "SDXL":
         pooled, ids = torch.randn(clips, 1280, generator=torch.Generator().manual_seed(8)), torch.tensor([[128.0, 128, 0, 0, 128, 128]] * clips)
         y = torch.cat([pooled, unet.add_time_proj(ids.flatten()).reshape(clips, -1)], 1).repeat_interleave(frames, 0)
@@ -256,3 +197,8 @@ def test_a_module_of_another_base_names_both(motion, shape, overrides):
 def test_places_are_those_of_the_published_files(model):
     assert len(places(model.model.diffusion_model)) == 21 and len(places(tiny.model("SDXL").model.diffusion_model)) == 16
     assert len(norms(model.model.diffusion_model)) == 2 * (8 + 2 + 12) + 1
+
+
+def test_a_model_in_half_precision_takes_a_module_in_float32(motion):
+    half, z = tiny.model(dtype=torch.float16), tiny.latents(3)
+    assert tiny.difference(tiny.sample(insert(half, motion, WHO), z), tiny.sample(insert(tiny.model(), motion, WHO), z)) < 0.02

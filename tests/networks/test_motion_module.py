@@ -124,3 +124,22 @@ def test_published_sizes(levels, tensors, millions):
     positions_of_both = 2 * len(layout)
     assert len(weights) + positions_of_both == tensors and round(sum(v.numel() for v in weights.values()) / 1e6) == millions
     assert layout_of(weights, "f") == layout
+
+
+def test_the_domain_adapter_loads_with_the_stock_lora_loader(tmp_path):
+    from nodes import LoraLoaderModelOnly
+    model = tiny.model()
+    sd = files.domain_adapter(model)
+    assert len(sd) == 256 and sd["down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_out_lora.up.weight"].shape == (32, 4)  # as in the published file
+    torch.save({"state_dict": sd}, tmp_path / "v3_sd15_adapter.ckpt")
+    import folder_paths
+    folder_paths.add_model_folder_path("loras", str(tmp_path))
+    m, = LoraLoaderModelOnly().load_lora_model_only(model, "v3_sd15_adapter.ckpt", 0.5)
+    assert len(m.patches) == 128
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
+    before = model.model.state_dict()[key].clone()
+    m.patch_model()
+    up, down = (sd[f"down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.{side}.weight"] for side in ("up", "down"))
+    torch.testing.assert_close(model.model.state_dict()[key], before + 0.5 * up @ down, rtol=1e-5, atol=1e-6)
+    m.unpatch_model()
+    assert torch.equal(model.model.state_dict()[key], before)

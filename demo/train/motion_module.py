@@ -1,0 +1,131 @@
+"""Trains the demo world's motion module: temporal layers on the frozen image model, in AnimateDiff's file format (v2: with a middle block).
+
+    COMFYUI_PATH=... python demo/run.py train.motion_module [steps]
+
+Clips of 16 frames; AnimateDiff's noise schedule (betas evenly spaced), one timestep a clip; the loss is the image
+model's. It goes on from its state file, else from the published module, else from nothing (take the file away for
+that). The learning rate falls to its end at `steps`.
+"""
+import random
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ..world import scene
+from .common import WEIGHTS, Average, Run, initialise, warm_cosine
+from .image_model import OPTIONS, Tokens, build, focus, group_norm_fp32, load_encoder, load_published, loss_of
+
+BATCH, POOL, FRAMES, NO_PROMPT, LR = 2, 240, scene.FRAMES, 0.1, 1e-3
+FILE = WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
+
+
+def alphas_cumprod() -> torch.Tensor:
+    """AnimateDiff's schedule: betas evenly spaced."""
+    return torch.cumprod(1 - torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64), 0).float()
+
+
+@torch.no_grad()
+def draw_clips(encoder, n: int, seed: int) -> dict:
+    """{z [n,FRAMES,4,16,16] fp16, near [n,FRAMES,1,16,16] bool, captions} of random scenes."""
+    rng, z, near, captions = random.Random(f"clips {seed}"), [], [], []
+    for _ in range(n):
+        s = scene.random_scene(rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            z.append(encoder(s.clip(FRAMES).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)).half())
+        near.append(torch.stack([focus(s, i / (FRAMES - 1)) for i in range(FRAMES)]))
+        captions.append(s.caption())
+    return {"z": torch.stack(z), "near": torch.stack(near), "captions": captions}
+
+
+def build_module(unet):
+    """(the module, {place: layer of the UNet}); at first it adds nothing."""
+    import comfy.ops
+
+    from ...attention_patches.motion_layers import places, width
+    from ...networks.motion_module import MotionModel, Size
+    layers = places(unet)
+    net = MotionModel({place: Size(width(layer)) for place, layer in layers.items()}, operations=comfy.ops.disable_weight_init)
+    initialise(net)
+    for name, p in net.named_parameters():
+        if ".proj_out." in name:
+            torch.nn.init.zeros_(p)
+    for m in net.modules():
+        if isinstance(m, (torch.nn.GroupNorm, torch.nn.LayerNorm)):
+            m.register_forward_pre_hook(group_norm_fp32)
+    return net, layers
+
+
+def save(net, layers, steps: int) -> None:
+    from ...networks.motion_module import positions
+    sd = {}
+    for place, transformer in ((place, net.get_submodule(place)) for place in layers):
+        base = f"{place}.temporal_transformer."
+        sd |= {base + k: v for k, v in transformer.state_dict().items()}
+        C = transformer.proj_in.in_features
+        sd |= {f"{base}transformer_blocks.0.attention_blocks.{i}.pos_encoder.pe": positions(FRAMES, C, torch.zeros(1))[None] for i in (0, 1)}
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half().contiguous() for k, v in sd.items()}, FILE, metadata={"steps": str(steps)})
+
+
+def load_published_module(net) -> int:
+    """The inverse of `save`, without the optimiser's memory. Returns the steps that the weights have had."""
+    from ...networks.motion_module_files import sort_out
+    net.load_state_dict({k: v.float() for k, v in sort_out(load_file(FILE), FILE.name)[0].items()})
+    with safe_open(FILE, "pt") as f:
+        return int(f.metadata()["steps"])
+
+
+def main(argv: list[str]):
+    steps = int(argv[0]) if argv else 3000
+    torch.manual_seed(1)
+    unet, text = build()
+    load_published(unet, text)
+    unet.requires_grad_(False)
+    text.requires_grad_(False)
+    from ...attention_patches.motion_layers import temporal
+    net, layers = build_module(unet)
+    encoder, tokens, abar, stage = load_encoder(), Tokens(), alphas_cumprod(), Run("motion_module")
+    parameters = list(net.parameters())
+    optimiser, average, start = torch.optim.AdamW(parameters, lr=LR, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Average([net], 0.995), 0
+    began = 0  # the step at which the learning rate starts
+    pool = Run("motion_pool").load()
+    if pool is None:
+        pool = draw_clips(encoder, POOL, 0)
+        Run("motion_pool").save(pool)
+    if state := stage.load():
+        net.load_state_dict(state["net"])
+        optimiser.load_state_dict(state["optimiser"])
+        average.mean, start, began = state["mean"], state["step"], state["began"]
+    elif FILE.exists():
+        start = began = load_published_module(net)
+        average = Average([net], 0.995)
+    average.n = start
+    rng, losses = random.Random(), []
+    # contiguous: torch's GroupNorm crashes going backward from a channels-last input to a gradient that is none
+    with temporal(layers, lambda place, h: net.get_submodule(place)(h.contiguous(), FRAMES, OPTIONS)):
+        for step in range(start, steps):
+            rng.seed(f"motion {step}")
+            torch.manual_seed(step)
+            if step % 20 == 19:  # the pool is renewed while training runs
+                at = (step // 20 * 6) % POOL
+                new = draw_clips(encoder, 6, step)
+                pool["z"][at:at + 6], pool["near"][at:at + 6], pool["captions"][at:at + 6] = new["z"], new["near"], new["captions"]
+            pick = [rng.randrange(POOL) for _ in range(BATCH)]
+            ids = tokens(["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick])
+            loss = loss_of(unet, text, pool["z"][pick].float().flatten(0, 1), pool["near"][pick].flatten(0, 1), ids, abar, frames=FRAMES)
+            for g in optimiser.param_groups:
+                g["lr"] = warm_cosine(step, steps, LR, warm=100, start=began)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            average.update()
+            losses.append(loss.item())
+            if (step + 1) % 50 == 0 or step + 1 == steps:
+                stage.log(step=step + 1, loss=sum(losses) / len(losses))
+                losses.clear()
+                stage.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1, "began": began})
+                average.swap()
+                save(net, layers, step + 1)
+                average.swap()
