@@ -1,0 +1,92 @@
+"""Does a clip move as its prompt says?   ./scripts/demo --table motion [clips] [sheet.jpg]
+
+Text to video with the demo's motion module: prompts of one shape (shape, colour and background held back in training) with each motion
+word in turn, 16 frames, sampled as a KSampler node would. The motion is measured from the pictures (demo/judge.py): how
+far the shape's centre travels from the first frames to the last, how its size changes, how far it turns; the one that is
+largest beside its threshold is what the clip shows, and below all thresholds it stands still.
+"""
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import in_process, outputs
+from ..judge import judge
+from ..world import scene, shapes
+from .prompts import SETTINGS
+
+WORDS = tuple(m for m in scene.MOTIONS if m != "bouncing")
+TRAVEL, RATIO, TURN = 10.0, 1.25, math.pi / 4  # half of the least that the drawn clips show: px, ratio of sizes, radians
+MODULE = in_process.WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
+
+
+def scene_of(i: int) -> scene.Scene:
+    """The i-th; a circle never spins."""
+    word, tries = WORDS[i % len(WORDS)], 0
+    while True:
+        s = scene.held_back_scene(f"motion {i} {tries}", (word,))
+        if word != "spinning" or shapes.TIPS[s.bodies[0].shape]:
+            return s
+        tries += 1
+
+
+def turned(angles: list, name: str) -> float:
+    """Radians that a shape turned in all, from its angle in each frame, which is known up to its symmetry. Clockwise is above 0."""
+    tips = shapes.TIPS.get(name)
+    return float(np.diff(np.unwrap(angles, period=2 * math.pi / tips)).sum()) if tips else 0.0
+
+
+def motion_of(clip: np.ndarray) -> str | None:
+    """One of WORDS for a clip [F,H,W,3] in 0..1; None when too few frames show a shape."""
+    seen = [s.shapes[0] for s in map(judge, clip) if s.shapes]
+    if len(seen) < 0.75 * len(clip):
+        return None
+    ends = max(1, len(seen) // 5)
+
+    def change(values):
+        return np.mean(values[-ends:], 0) - np.mean(values[:ends], 0)
+
+    dx, dy = change([s.centre for s in seen])
+    growth = float(change([math.log(s.size) for s in seen]))
+    names = [s.name for s in seen]
+    turn = turned([s.angle for s in seen], max(set(names), key=names.count))
+    found = {"moving right": dx / TRAVEL, "moving left": -dx / TRAVEL, "moving down": dy / TRAVEL, "moving up": -dy / TRAVEL,
+             "growing": growth / math.log(RATIO), "shrinking": -growth / math.log(RATIO), "spinning": abs(turn) / TURN}
+    word = max(found, key=found.get)
+    return word if found[word] >= 1 else "standing still"
+
+
+@torch.inference_mode()
+def video(model, clip, vae, s: scene.Scene, seed: int) -> np.ndarray:
+    """[16,128,128,3] in 0..1."""
+    latent = {"samples": torch.zeros(scene.FRAMES, 4, 16, 16)}
+    return vae.decode(in_process.ksampler(model, latent, in_process.encode(clip, [s.caption()]), in_process.encode(clip, [""]), seed=seed, **SETTINGS)).numpy()
+
+
+def main(argv: list[str]) -> int:
+    n = int(argv[0]) if argv else 160
+    model, clip, vae = in_process.load()
+    import comfy.utils
+
+    from ...networks.motion_module_files import motion_module
+    from ...nodes.motion_module import MotionModuleApply
+    model = MotionModuleApply.execute(model, motion_module(comfy.utils.load_torch_file(str(MODULE)), MODULE.name), 1.0, 0.0, 1.0).result[0]
+    found, shown = {word: [] for word in WORDS}, []
+    for i in range(n):
+        s = scene_of(i)
+        frames = video(model, clip, vae, s, i)
+        found[s.bodies[0].motion].append(motion_of(frames))
+        if i < len(WORDS):
+            shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), s.caption() if k == 0 else "") for k, f in enumerate(frames[::2])]
+        print(f"{i + 1}/{n}", end="\r", flush=True)
+    print(f"asked for, {n} clips | moves so | else most often", "---|---|---", sep="\n")
+    for word, seen in found.items():
+        others = [o for o in seen if o != word]
+        most = max(set(others), key=others.count) if others else "-"
+        print(f"{word} | {100 * (len(seen) - len(others)) / max(1, len(seen)):.0f} % | {most if most else 'no shape'}")
+    print(f"all | {100 * sum(o == word for word, seen in found.items() for o in seen) / n:.1f} % (goal 90 %) |")
+    if len(argv) > 1:
+        pictures, labels = zip(*shown)
+        outputs.contact_sheet(pictures, columns=scene.FRAMES // 2, labels=labels).save(argv[1], quality=88, optimize=True)
+    return 0
