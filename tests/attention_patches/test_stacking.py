@@ -1,11 +1,14 @@
-"""Cross-frame attention beside what users put next to it: the host's own nodes, run through their own classes."""
+"""Cross-frame attention and motion layers beside what users put next to it: the host's own nodes, run through their own classes."""
 import pytest
 import torch
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from firstframe.attention_patches import cross_frame
+from firstframe.attention_patches.motion_layers import insert
+from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.pilife import chooser
+from firstframe.tests import motion_files
 from firstframe.tests import tiny_models as tiny
 
 import nodes
@@ -19,8 +22,17 @@ def m():
 Z = tiny.latents(4)
 
 
-def patched(m, **kw):
-    return cross_frame.patch(m, chooser("PCFA", 0.4, 3), "test", **kw)
+def cross_frame_patched(m):
+    return cross_frame.patch(m, chooser("PCFA", 0.4, 3), "test")
+
+
+def motion_patched(m):
+    return insert(m, motion_module(motion_files.module(m, "v3" if len(m.model.model_config.unet_config["channel_mult"]) == 4 else "SDXL"), "f"), "test")
+
+
+@pytest.fixture(params=[cross_frame_patched, motion_patched], ids=["PCFA", "motion"])
+def patched(request):
+    return request.param
 
 
 def run(m, **kw):
@@ -31,7 +43,7 @@ def result(output):
     return output.result[0] if hasattr(output, "result") else output[0]
 
 
-def both_matter(m, other):
+def both_matter(m, other, patched):
     """The two patches in either order: the outputs; each differs from the one without either patch."""
     one, two = run(patched(other(m))), run(other(patched(m)))
     for alone in (run(m), run(patched(m)), run(other(m))):
@@ -39,7 +51,7 @@ def both_matter(m, other):
     return one, two
 
 
-def test_lora(m):
+def test_lora(m, patched):
     key = "diffusion_model.output_blocks.5.1.transformer_blocks.0.attn1.to_k.weight"
     weight = dict(m.model.named_parameters())[key]
     generator = torch.Generator().manual_seed(0)
@@ -50,27 +62,27 @@ def test_lora(m):
         assert m.add_patches(lora, 0.5)
         return m
 
-    one, two = both_matter(m, other)
+    one, two = both_matter(m, other, patched)
     assert torch.equal(one, two)
 
 
-def test_freeu():
+def test_freeu(patched):
     m = tiny.model("SDXL")  # FreeU acts on blocks of 2 and 4 times the base width, which the other tiny model lacks
-    one, two = both_matter(m, lambda m: result(FreeU_V2.execute(m, 1.3, 1.4, 0.9, 0.2)))
+    one, two = both_matter(m, lambda m: result(FreeU_V2.execute(m, 1.3, 1.4, 0.9, 0.2)), patched)
     assert torch.equal(one, two)
 
 
-def test_perturbed_attention_guidance(m):
+def test_perturbed_attention_guidance(m, patched):
     """PAG's own pass puts identity attention in the middle block; that must win there, and only there."""
-    one, two = both_matter(m, lambda m: result(PerturbedAttentionGuidance.execute(m, 3.0)))
+    one, two = both_matter(m, lambda m: result(PerturbedAttentionGuidance.execute(m, 3.0)), patched)
     assert torch.equal(one, two)
 
 
-def test_hypertile(m):
+def test_hypertile(m, patched):
     def other(m):
         return result(HyperTile.execute(m, 64, 1, 0, False))  # tiles of 8x8 latents; swap 1 keeps one split
 
-    one, two = both_matter(m, other)
+    one, two = both_matter(m, other, patched)
     assert tiny.difference(one, two) < 1e-5
 
 
@@ -87,7 +99,7 @@ def test_attention_override_sees_our_calls(m):
         m.model_options["transformer_options"]["optimized_attention_override"] = override
         return m
 
-    assert torch.equal(run(other(patched(m))), run(patched(m)))
+    assert torch.equal(run(other(cross_frame_patched(m))), run(cross_frame_patched(m)))
     assert any(k[1] == 3 * q[1] and q[1] > 16 for q, k in seen)
 
 
@@ -99,27 +111,27 @@ def test_another_replacement_of_attn1_in_either_order(m, index):
         m.set_model_attn1_replace(lambda q, k, v, eo: 0.5 * cross_frame.host_attention(q, k, v, eo), "output", 5, index)
         return m
 
-    ours_last = run(patched(other(m)))
-    scaled = patched(m)
+    ours_last = run(cross_frame_patched(other(m)))
+    scaled = cross_frame_patched(m)
     slots = scaled.model_options["transformer_options"]["patches_replace"]["attn1"]
     inner = slots[("output", 5)]
     scaled = scaled.clone()
     scaled.set_model_attn1_replace(lambda q, k, v, eo: 0.5 * inner(q, k, v, eo), "output", 5)
     assert tiny.difference(ours_last, run(scaled)) < 1e-6
-    assert tiny.difference(run(other(patched(m))), run(patched(m))) > 1e-4  # after ours it owns that block
+    assert tiny.difference(run(other(cross_frame_patched(m))), run(cross_frame_patched(m))) > 1e-4  # after ours it owns that block
 
 
-def test_attn1_patches_before_the_projections(m):
+def test_attn1_patches_before_the_projections(m, patched):
     def other(m):
         m = m.clone()
         m.set_model_attn1_patch(lambda q, k, v, eo: (q, k * 1.1, v * 0.9))
         return m
 
-    one, two = both_matter(m, other)
+    one, two = both_matter(m, other, patched)
     assert torch.equal(one, two)
 
 
-def test_controlnet(m):
+def test_controlnet(m, patched):
     control, hint = tiny.control_net()
     apply = nodes.ControlNetApplyAdvanced().apply_controlnet
     positive, negative = apply(tiny.conditioning(1), tiny.conditioning(2), control, hint, 0.8, 0.0, 1.0)
@@ -127,3 +139,8 @@ def test_controlnet(m):
     assert tiny.difference(with_both, run(patched(m))) > 1e-4
     assert tiny.difference(with_both, run(m, positive=positive, negative=negative)) > 1e-4
     assert torch.isfinite(with_both).all()
+
+
+def test_motion_and_cross_frame_attention_in_either_order(m):
+    one, two = both_matter(m, motion_patched, cross_frame_patched)
+    assert torch.equal(one, two)
