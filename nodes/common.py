@@ -1,4 +1,7 @@
 """Small things that several node modules say in the same words."""
+import os
+
+import folder_paths
 
 
 def expert(widget):
@@ -13,3 +16,10 @@ def frame_count_error(frames: int | None, who: str) -> str | None:
     if frames is None or frames >= 2:
         return None
     return f"{who} makes a clip and needs at least 2 frames, got {frames}. Raise 'frames'; 8 is a good start, 16 the usual length."
+
+
+def register_folder(folder: str) -> None:
+    """Adds a folder of models/ to the host's list, and file extensions to whatever another pack or the user's paths file has put there."""
+    paths, extensions = folder_paths.folder_names_and_paths.get(folder, ([], set()))
+    own = os.path.join(folder_paths.models_dir, folder)
+    folder_paths.folder_names_and_paths[folder] = (paths if own in paths else [*paths, own], set(extensions) | set(folder_paths.supported_pt_extensions))

@@ -1,6 +1,4 @@
 """Nodes of AnimateDiff-type motion modules. They wire; layers and files are in networks/, their place in the UNet in attention_patches/."""
-import os
-
 import comfy.utils
 import folder_paths
 from comfy_api.latest import io
@@ -9,7 +7,7 @@ from ..attention_patches.motion_layers import insert
 from ..networks import motion_module_files as files
 from ..networks.motion_lora import apply_lora
 from ..samplers.beta_schedule import with_betas
-from .common import expert
+from .common import expert, register_folder
 
 MotionModuleWire = io.Custom("FF_MOTION_MODULE")
 MODULES, LORAS = "animatediff_models", "animatediff_motion_lora"  # the folders that users of AnimateDiff-Evolved have
@@ -18,15 +16,8 @@ AUTO, KEEP = "auto", "keep"
 NORMS = {AUTO: None, "per frame": False, "over all frames": True}
 
 
-def register(folder: str) -> None:
-    """Adds a folder of models/ to the host's list, and file extensions to whatever another pack or the user's paths file has put there."""
-    paths, extensions = folder_paths.folder_names_and_paths.get(folder, ([], set()))
-    own = os.path.join(folder_paths.models_dir, folder)
-    folder_paths.folder_names_and_paths[folder] = (paths if own in paths else [*paths, own], set(extensions) | set(folder_paths.supported_pt_extensions))
-
-
 for _folder in (MODULES, LORAS):
-    register(_folder)
+    register_folder(_folder)
 
 
 def read(folder: str, name: str, who: str) -> dict:

@@ -1,15 +1,25 @@
 """The node that chooses the motion words of a prompt. It wires; the choice is in attention_patches/motion_words.py and motion_tokens.py."""
 import logging
+from pathlib import Path
 
+import folder_paths
 from comfy_api.latest import io, ui
 
+from ..attention_patches import token_classifier
 from ..attention_patches.motion_tokens import check_encoder, motion_tokens
 from ..attention_patches.motion_words import TaggerMissing, find_motion
 from ..attention_patches.prompt_text import find_typed, mark
-from .common import expert
+from .common import expert, register_folder
 
 WHO = "Motion Words"
+TAGGERS = "motion_taggers"
+register_folder(TAGGERS)
 MotionTokensType = io.Custom("MOTION_TOKENS")
+
+
+def folders() -> dict[str, Path]:
+    """{name: folder} of the user's token-classification models."""
+    return {f.name: f for path in reversed(folder_paths.get_folder_paths(TAGGERS)) if Path(path).is_dir() for f in sorted(Path(path).iterdir()) if (f / "config.json").is_file()}
 
 
 def choose(text: str, words: str, tagger: str) -> list[tuple[int, int]]:
@@ -18,6 +28,8 @@ def choose(text: str, words: str, tagger: str) -> list[tuple[int, int]]:
         return find_typed(text, words, WHO)
     if tagger == "off":
         return []
+    if tagger != "auto":
+        return token_classifier.find_motion(text, folders()[tagger])
     try:
         return find_motion(text)
     except TaggerMissing as error:
@@ -46,9 +58,10 @@ class MotionWords(io.ComfyNode):
                                 tooltip="Motion words or phrases of the prompt, separated by commas: dancing, falling snow. "
                                         "Every place where they stand counts; upper and lower case are the same. "
                                         "Empty (neutral): they are found by themselves. More words make more of the picture move."),
-                expert(io.Combo.Input("tagger", options=["auto", "off"], default="auto",
+                expert(io.Combo.Input("tagger", options=["auto", "off", *folders()], default="auto",
                                       tooltip="Only when 'words' is empty. auto: English verbs of movement, found with the package HanTa. "
-                                              "off: no motion word, so that the whole picture counts alike.")),
+                                              "off: no motion word, so that the whole picture counts alike. Any other: a Hugging Face token-classification "
+                                              "model, a folder in models/motion_taggers.")),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning", tooltip="The prompt, encoded exactly as CLIP Text Encode does."),
