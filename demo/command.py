@@ -91,8 +91,7 @@ def run(options) -> int:
     print("Starting ComfyUI ...", flush=True)
     with Server() as server:
         info = server.object_info()
-        takes_picture = options.image or any(n["type"] == "LoadImage" and workflow.runs(n) for n in ui["nodes"])
-        image = server.upload_image(options.image or PICTURE) if takes_picture else None
+        image = server.upload_image(options.image or PICTURE) if options.image or workflow.takes_picture(ui) else None
         ui = workflow.set_values(ui, info, image=image, prompt=options.prompt, seed=options.seed, frames=options.frames)
         graph = workflow.to_api(ui, info)
         progress = Progress(graph)

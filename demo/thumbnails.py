@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
         info, image = server.object_info(), server.upload_image(PICTURE)
         for target in sorted((PACK / "workflows").glob("*.json")):
             ui = workflow.load(PACK / "demo" / "workflows" / target.name)
-            graph = workflow.to_api(workflow.set_values(ui, info, image=image), info)
+            graph = workflow.to_api(workflow.set_values(ui, info, image=image if workflow.takes_picture(ui) else None), info)
             node, record = outputs.saved(server.run(graph), ".webp")[0]
             frames, _ = outputs.read_webp(server.fetch(record), graph[node]["inputs"]["fps"])
             thumbnail(frames).save(target.with_suffix(".jpg"), quality=85, optimize=True)

@@ -14,7 +14,8 @@ DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 AFTER_GENERATE = ("fixed", "increment", "decrement", "randomize", "increment-wrap")
 SEEDS = ("seed", "noise_seed")
 TEXTS = ("CLIPTextEncode", "FF_MotionTokens")                        # nodes that may be titled "Prompt"
-CLIPS = ("FF_PictureToFrames", "FF_I2VZero", "MotionNoiseInit")      # nodes of ours that are told the clip's length
+# nodes that are told the clip's length, and by which widget
+CLIPS = {"FF_PictureToFrames": "frames", "FF_I2VZero": "frames", "MotionNoiseInit": "frames", "EmptyLatentImage": "batch_size"}
 
 
 class WorkflowError(ValueError):
@@ -140,15 +141,19 @@ def to_api(ui: dict, object_info: dict) -> dict:
     return api
 
 
+def takes_picture(ui: dict) -> bool:
+    return any(node["type"] == "LoadImage" and runs(node) for node in ui["nodes"])
+
+
 def set_values(ui: dict, object_info: dict, *, image=None, prompt=None, seed=None, frames=None) -> dict:
-    """A copy of the graph with these values: LoadImage's picture, the text of the nodes titled "Prompt", every seed, our nodes' frames."""
+    """A copy of the graph with these values: LoadImage's picture, the text of the nodes titled "Prompt", every seed, the clip's length."""
     ui = copy.deepcopy(ui)
     graph, done = Graph(ui), set()
     for node in filter(runs, ui["nodes"]):
         wanted = {
             "image": image if node["type"] == "LoadImage" else None,
             "text": prompt if node["type"] in TEXTS and (node.get("title") or "").strip().lower() == "prompt" else None,
-            "frames": frames if node["type"] in CLIPS else None,
+            **({CLIPS[node["type"]]: frames} if node["type"] in CLIPS else {}),
             **dict.fromkeys(SEEDS, seed),
         }
         entries = {e["name"]: e for e in node.get("inputs") or []}
@@ -163,9 +168,9 @@ def set_values(ui: dict, object_info: dict, *, image=None, prompt=None, seed=Non
             values[place] = value
             if name in SEEDS and len(values) > place + 1 and values[place + 1] in AFTER_GENERATE:
                 values[place + 1] = "fixed"  # so that the saved graph repeats this very run
-            done.add("seed" if name in SEEDS else name)
+            done.add("seed" if name in SEEDS else "frames" if name == CLIPS.get(node["type"]) else name)
     missing = {"image": (image, "a LoadImage node"), "text": (prompt, 'a CLIPTextEncode node titled "Prompt"'), "seed": (seed, "a node with a seed"),
-               "frames": (frames, "a Picture to Frames or I2V-Zero node")}
+               "frames": (frames, "a node that is told the clip's length (Picture to Frames, I2V-Zero, Empty Latent Image)")}
     for name, (value, what) in missing.items():
         if value is not None and name not in done:
             raise WorkflowError(f"--{'prompt' if name == 'text' else name} needs {what} in the workflow, and there is none that is on.")

@@ -31,6 +31,7 @@ KINDS = {
     "without motion noise": {"noise": False},
     "without clipper": {"clipper": False},
     "without probabilistic frames": {"probabilistic": False},
+    "without motion noise and clipper": {"noise": False, "clipper": False},
 }
 
 
@@ -116,7 +117,7 @@ def main(argv: list[str]) -> int:
             rows[name].append(compare(clip, picture, background_of(s)))
             if seed < 2:
                 frames = [picture, *clip]
-                shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), (name if i == 1 else s.caption() if i == 0 and name == "I2V-Zero" else "")) for i, f in enumerate(frames)]
+                shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), {0: name, 3: s.caption() if name == "I2V-Zero" else ""}.get(i, "")) for i, f in enumerate(frames)]
         print(f"{seed + 1}/{n}", end="\r", flush=True)
     columns = list(rows["PiLife"][0])
     print(f"PiLife, {n} seeds | " + " | ".join(columns), "---" + "|---" * len(columns), sep="\n")

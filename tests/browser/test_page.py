@@ -7,7 +7,7 @@ import urllib.parse
 import pytest
 from firstframe.demo import outputs, workflow
 from firstframe.demo.server import PACK
-from firstframe.tests import workflows
+from firstframe.tests import graphs, workflows
 from firstframe.tests.browser import chromium
 
 if not chromium.find():
@@ -61,7 +61,7 @@ def test_it_opens_whole(page, path):
     ui = workflow.load(path)
     open_file(page, ui, path.name)
     assert page.evaluate("app.graph.nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)") == []
-    files = [n["widgets_values"][0] for n in ui["nodes"] if n["type"] in ("CheckpointLoaderSimple", "LoraLoader", "ControlNetLoader")]
+    files = [n["widgets_values"][0] for n in ui["nodes"] if n["type"] in graphs.FILES]
     missing = f"{files[0]} is missing" if len(files) == 1 else f"{len(files)} errors found"
     expected = missing if path in workflows.FOR_USERS else None  # the demo's server has none of SD1.5's files
     assert [text for text in complaints(page) if not (expected and text.startswith(expected))] == []

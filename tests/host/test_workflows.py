@@ -8,7 +8,8 @@ from PIL import Image
 
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 PLAIN = {"STRING": str, "BOOLEAN": bool, **NUMBERS}
-FILES = {"CheckpointLoaderSimple": "checkpoints", "VAELoader": "vae", "LoraLoader": "loras", "ControlNetLoader": "controlnet"}  # their choices are the user's files
+FILES = {"CheckpointLoaderSimple": "checkpoints", "VAELoader": "vae", "LoraLoader": "loras", "ControlNetLoader": "controlnet",
+         "FF_MotionModuleLoader": "animatediff_models"}  # their choices are the user's files
 every_workflow = pytest.mark.parametrize("path", workflows.ALL, ids=workflows.name)
 
 
@@ -35,7 +36,8 @@ def complaint(kind: str, options: dict, value) -> str | None:
 
 
 def test_there_are_workflows_for_users_and_their_twins_for_the_demo():
-    assert {p.name for p in workflows.FOR_USERS} == {p.name for p in workflows.FOR_DEMO} >= {"PCFA.json", "I2V-Zero.json", "PiLife.json", "PiLife with LoRA and ControlNet.json"}
+    wanted = {"PCFA.json", "I2V-Zero.json", "PiLife.json", "PiLife with LoRA and ControlNet.json", "AnimateDiff.json"}
+    assert {p.name for p in workflows.FOR_USERS} == {p.name for p in workflows.FOR_DEMO} >= wanted
     for user, demo in zip(workflows.FOR_USERS, workflows.FOR_DEMO):
         kinds = [sorted(n["type"] for n in workflow.load(p)["nodes"] if n["type"] != "VAELoader") for p in (user, demo)]
         assert kinds[0] == kinds[1]
