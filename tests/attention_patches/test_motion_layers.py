@@ -161,13 +161,16 @@ def test_modules_stack_and_a_lora_changes_the_result(model, motion):
     assert torch.equal(tiny.sample(once, z), a)  # the same module without the LoRA, after it
 
 
+def windowed(m, length: int):
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+    return ContextWindowsManualNode.execute(m, context_length=length, context_overlap=2, context_schedule="standard_static", context_stride=1, closed_loop=False,
+                                            fuse_method="pyramid", dim=0, freenoise=False).result[0]
+
+
 def test_windows_of_the_host_drive_it(model, motion):
     """Positions count from the window's own first frame: a window's call is that of a short clip of its frames."""
-    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
     m, z = insert(model, motion, WHO), tiny.latents(12)
-    windows = ContextWindowsManualNode.execute(m, context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1, closed_loop=False,
-                                               fuse_method="pyramid", dim=0, freenoise=False).result[0]
-    out = tiny.sample(windows, z)
+    out = tiny.sample(windowed(m, 4), z)
     assert out.shape == z.shape and torch.isfinite(out).all() and tiny.difference(out, tiny.sample(m, z)) > 1e-3
     x, t, context = tiny.latents(4), torch.full((4,), 500.0), tiny.conditioning(1)[0][0].expand(4, -1, -1)
     window = comfy.context_windows.IndexListContextWindow([4, 5, 6, 7], dim=0, total_frames=12)
@@ -181,6 +184,9 @@ def test_clips_that_it_cannot_do_are_refused_before_the_first_step(model, motion
         tiny.sample(m, tiny.latents(1))
     with pytest.raises(ValueError, match="knows 32 frames, one call would hold 33.*Context Windows"):
         tiny.sample(m, tiny.latents(33, 8))
+    with pytest.raises(ValueError, match="one call would hold 33. Lower context_length"):
+        tiny.sample(windowed(m, 33), tiny.latents(34, 8))
+    assert torch.isfinite(tiny.sample(windowed(m, 16), tiny.latents(34, 8))).all()  # more frames than it knows, in windows that it knows
     with pytest.raises(ValueError, match="got 3 masks for 4 frames"):
         tiny.sample(insert(model, motion, WHO, mask=torch.ones(3, 128, 128)), tiny.latents(4))
     with pytest.raises(ValueError, match="whole clips of 3"):
