@@ -2,9 +2,11 @@
 
 Nothing is inserted: hooks run the layers while a call of our model's UNet is under way, and are gone afterwards.
 """
+import copy
 import itertools
 from contextlib import ExitStack, contextmanager
 
+import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
@@ -111,6 +113,15 @@ def check_length(guider, total: int, length: int, name: str, who: str) -> None:
         )
 
 
+def with_weights_of_its_own(patcher, model):
+    """`patcher`; or one around a copy of its network, when `model` runs the same network with other LoRAs already: the host holds one set of weights for each."""
+    same = [other for others in model.additional_models.values() for other in others if other.is_clone(patcher)]
+    if all(other.patches_uuid == patcher.patches_uuid for other in same):
+        return patcher
+    comfy.model_management.unload_model_and_clones(patcher)  # what is copied are the file's weights
+    return patcher.clone(model_override=(copy.deepcopy(patcher.model), ({}, {}, {}, set())))
+
+
 def insert(model, motion, who: str, *, strength=1.0, mask=None, over_all_frames=False, frames=0, start_percent=0.0, end_percent=1.0):
     """A clone of `model` whose UNet calls run the layers of `motion` (networks' MotionModule) within the range.
 
@@ -122,7 +133,8 @@ def insert(model, motion, who: str, *, strength=1.0, mask=None, over_all_frames=
     m = model.clone()
     if strength == 0 or start_percent >= end_percent:
         return m
-    sampling, net = m.get_model_object("model_sampling"), motion.patcher.model
+    patcher = with_weights_of_its_own(motion.patcher, model)
+    sampling, net = m.get_model_object("model_sampling"), patcher.model
     sigma_start, sigma_end = float(sampling.percent_to_sigma(start_percent)), float(sampling.percent_to_sigma(end_percent))
     key = f"firstframe_motion_{next(_ids)}"
 
@@ -148,7 +160,7 @@ def insert(model, motion, who: str, *, strength=1.0, mask=None, over_all_frames=
         with temporal({place: layers[place] for place in motion.layout}, add), over_frames(norms(unet) if over_all_frames else (), batch.clips):
             return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
 
-    m.set_additional_models(key, [motion.patcher])
+    m.set_additional_models(key, [patcher])
     m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, check)
     m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, call)
     return m

@@ -161,6 +161,15 @@ def test_modules_stack_and_a_lora_changes_the_result(model, motion):
     assert torch.equal(tiny.sample(once, z), a)  # the same module without the LoRA, after it
 
 
+def test_one_module_stacks_with_and_without_a_lora(model, motion):
+    """As two files with the same weights do, in either order, also when one has been loaded before."""
+    z, lora, again = tiny.latents(3), files.lora(model), motion_module(files.module(model), "g")
+    tiny.sample(insert(model, apply_lora(motion, lora, "l", 1.0), WHO), z)
+    for first, second, file in ((motion, apply_lora(motion, lora, "l", 1.0), apply_lora(again, lora, "l", 1.0)), (apply_lora(motion, lora, "l", 1.0), motion, again)):
+        expected = tiny.sample(insert(insert(model, first, WHO), file, WHO), z)
+        assert torch.equal(tiny.sample(insert(insert(model, first, WHO), second, WHO), z), expected)
+
+
 def windowed(m, length: int):
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
     return ContextWindowsManualNode.execute(m, context_length=length, context_overlap=2, context_schedule="standard_static", context_stride=1, closed_loop=False,
