@@ -105,12 +105,12 @@ def check_length(guider, total: int, length: int, name: str, who: str) -> None:
     windows = options.get("context_handler")
     if "ad_params" in options.get("transformer_options", {}):
         return  # AnimateDiff-Evolved cuts the clip itself
-    frames = min(total, getattr(windows, "context_length", total))
+    frames, advice = total, "Put Context Windows (Manual) with context_length 16 after this node, or make fewer frames."
+    if windows is not None and total > windows.context_length:
+        fix = getattr(windows, "causal_window_fix", False)  # the frame before the window comes along
+        frames, advice = windows.context_length + fix, f"Lower context_length{' or switch causal_window_fix off' if fix else ''} in Context Windows."
     if frames > length:
-        raise ValueError(
-            f"{who}: the motion module {name!r} knows {length} frames, one call would hold {frames}. "
-            f"{'Lower context_length' if windows else 'Put Context Windows (Manual) with context_length 16 after this node'}, or make fewer frames."
-        )
+        raise ValueError(f"{who}: the motion module {name!r} knows {length} frames, one call would hold {frames}. {advice}")
 
 
 def with_weights_of_its_own(patcher, model):

@@ -170,10 +170,10 @@ def test_one_module_stacks_with_and_without_a_lora(model, motion):
         assert torch.equal(tiny.sample(insert(insert(model, first, WHO), second, WHO), z), expected)
 
 
-def windowed(m, length: int):
+def windowed(m, length: int, causal: bool = False):
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
     return ContextWindowsManualNode.execute(m, context_length=length, context_overlap=2, context_schedule="standard_static", context_stride=1, closed_loop=False,
-                                            fuse_method="pyramid", dim=0, freenoise=False).result[0]
+                                            fuse_method="pyramid", dim=0, freenoise=False, causal_window_fix=causal).result[0]
 
 
 def test_windows_of_the_host_drive_it(model, motion):
@@ -193,8 +193,10 @@ def test_clips_that_it_cannot_do_are_refused_before_the_first_step(model, motion
         tiny.sample(m, tiny.latents(1))
     with pytest.raises(ValueError, match="knows 32 frames, one call would hold 33.*Context Windows"):
         tiny.sample(m, tiny.latents(33, 8))
-    with pytest.raises(ValueError, match="one call would hold 33. Lower context_length"):
+    with pytest.raises(ValueError, match="one call would hold 33. Lower context_length in"):
         tiny.sample(windowed(m, 33), tiny.latents(34, 8))
+    with pytest.raises(ValueError, match="one call would hold 33. Lower context_length or switch causal_window_fix off"):
+        tiny.sample(windowed(m, 32, causal=True), tiny.latents(34, 8))
     assert torch.isfinite(tiny.sample(windowed(m, 16), tiny.latents(34, 8))).all()  # more frames than it knows, in windows that it knows
     with pytest.raises(ValueError, match="got 3 masks for 4 frames"):
         tiny.sample(insert(model, motion, WHO, mask=torch.ones(3, 128, 128)), tiny.latents(4))
