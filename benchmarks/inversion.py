@@ -37,7 +37,8 @@ def measure(name: str, case, device, dtype, rounds: int, steps: int = 50) -> Non
         mode, published = KINDS[kind]
         with torch.inference_mode():
             return invert_picture(model, tiny.latents(1, side, seed), prompt(context, 2 * seed), prompt(context, 2 * seed + 1), mode=mode, steps=steps,
-                                  start=761, guidance=7.5, refine=0 if published else 1, options=PUBLISHED if published else Optimisation())[1]
+                                  start=761, guidance=7.5, refine=0 if published else 1, begin="negative" if published else "positive",
+                                  options=PUBLISHED if published else Optimisation())[1]
 
     found, seconds = {k: [] for k in KINDS}, {k: [] for k in KINDS}
     for seed in range(rounds):

@@ -8,7 +8,7 @@ from ..attention_patches.frames import check_channels
 from ..samplers.first_frame import check_picture
 from ..samplers.loss_plot import loss_plot
 from ..samplers.motion_aware_inversion import OPTIMISERS, Optimisation
-from ..samplers.picture_inversion import MODES, as_conditioning, invert_picture
+from ..samplers.picture_inversion import MODES, STARTS, as_conditioning, invert_picture
 from .common import expert
 
 InversionType = io.Custom("INVERSION")
@@ -30,7 +30,8 @@ def psnr_of_picture(vae, z: torch.Tensor, z0: torch.Tensor) -> float:
 
 def report(inversion, mode: str, picture: float | None = None) -> str:
     seen = "" if picture is None else f", {picture:.1f} dB in the picture"
-    return (f"{mode}: {len(inversion.timesteps)} levels up to t = {inversion.timesteps[-1]}; {inversion.calls} model calls, {inversion.backward} of them with gradients. "
+    began = f" from the {inversion.began} prompt" if mode == "null-text" else ""
+    return (f"{mode}{began}: {len(inversion.timesteps)} levels up to t = {inversion.timesteps[-1]}; {inversion.calls} model calls, {inversion.backward} of them with gradients. "
             f"Reconstruction: PSNR {inversion.psnr:.1f} dB in the latent{seen}.")
 
 
@@ -51,7 +52,7 @@ class MotionAwareInversion(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="The motion prompt: what the picture shows and how it will move. ControlNet and areas may be in it."),
                 io.Combo.Input("mode", options=list(MODES), default="conditional",
                                tooltip="conditional: the prompt's own embedding is optimised, without guidance (the paper). null-text: the negative "
-                                       "prompt's is,"
+                                       "prompt's is, "
                                        "with guidance (Mokady et al.). none: plain DDIM, nothing is optimised (neutral)."),
                 io.Int.Input("steps", default=50, min=2, max=1000,
                              tooltip="Length of the whole DDIM schedule; the part below start_timestep is walked. More is slower and follows the picture "
@@ -59,7 +60,7 @@ class MotionAwareInversion(io.ComfyNode):
                 io.Int.Input("start_timestep", default=761, min=1, max=999,
                              tooltip="How far up the noise the picture is taken, 1 to 999 (761 in the paper). Higher frees the clip more from the picture. "
                                      "Rounded down to the grid of 'steps'."),
-                io.Conditioning.Input("negative", optional=True, tooltip="Only for mode null-text: where its embedding starts, usually an empty prompt."),
+                io.Conditioning.Input("negative", optional=True, tooltip="Only for mode null-text: the prompt whose place the found embeddings take, usually an empty one."),
                 expert(io.Float.Input("guidance", default=7.5, min=1.0, max=30.0, step=0.1,
                                       tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
                                               "sampler. 1: no guidance, and nothing to optimise.")),
@@ -76,13 +77,17 @@ class MotionAwareInversion(io.ComfyNode):
                                               "faster and less exact. 0: smallest.")),
                 expert(io.Int.Input("refine", default=1, min=0, max=20,
                                     tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as "
-                                            "published. 1 makes most optimisation needless. Not for null-text.")),
+                                            "published. 1 makes most optimisation needless.")),
                 expert(io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto",
                                       tooltip="on: a fraction of the memory, optimisation steps take longer; results agree to rounding. "
                                               "auto: on when memory would not do.")),
                 expert(io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
                                     tooltip="For patches in the model that draw at random; the inversion itself does not.")),
                 io.Vae.Input("vae", optional=True, tooltip="Only for the report: with it the reconstruction is also judged as a picture."),
+                expert(io.Combo.Input("begin", options=list(STARTS), default=STARTS[0],
+                                      tooltip="Only for mode null-text: the prompt whose embedding it sets out from. positive: next to nothing is left to optimise, and "
+                                              "the picture comes back most exactly (negative-prompt inversion). negative: as published; the result stays "
+                                              "nearer to the negative prompt. Where the two prompts have different numbers of areas: negative.")),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The reconstruction z0*: the clip's first frame."),
@@ -99,7 +104,7 @@ class MotionAwareInversion(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, samples, positive, mode, steps, start_timestep, negative=None, guidance=7.5, optimiser=OPTIMISERS[0], inner_steps=Optimisation.inner,
-                learning_rate=1e-2, early_stop=1e-5, refine=1, checkpointing="auto", seed=0, vae=None) -> io.NodeOutput:
+                learning_rate=1e-2, early_stop=1e-5, refine=1, checkpointing="auto", seed=0, vae=None, begin=STARTS[0]) -> io.NodeOutput:
         z0 = samples["samples"]
         check_picture(z0, WHO)
         check_model(model, WHO)
@@ -109,7 +114,7 @@ class MotionAwareInversion(io.ComfyNode):
             raise ValueError(f"{WHO}: mode null-text optimises the negative prompt's embedding, and 'negative' is not connected. Connect CLIP Text Encode with an empty text.")
         options = Optimisation(0 if mode == "none" else inner_steps, learning_rate, early_stop, steps=steps, optimiser=optimiser)
         z, inversion = invert_picture(model, z0, positive, negative, mode=mode, steps=steps, start=start_timestep, guidance=guidance, refine=refine,
-                                      options=options, checkpointing=checkpointing, seed=seed)
+                                      options=options, begin=begin, checkpointing=checkpointing, seed=seed)
         text = report(inversion, mode, None if vae is None else psnr_of_picture(vae, z, z0))
         plot = loss_plot(inversion.timesteps, inversion.losses, text.split(". ")[-1])
         shown = {**ui.PreviewImage(plot, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}

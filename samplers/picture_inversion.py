@@ -16,6 +16,7 @@ from .motion_aware_inversion import Optimisation, trajectory, walk_back
 from .motion_noise import recovered_noise
 
 MODES = ("conditional", "null-text", "none")
+STARTS = ("positive", "negative")
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Inversion:
     """What INVERSION wires carry. Model latent space, variance-exploding, on the CPU; levels ascend from the picture (sigma 0).
 
     timesteps [T] and sigmas [T+1]; trajectory [T+1,C,h,w]: Z_0 .. Z_T; walked [T+1,C,h,w]: Z*_0 .. Z*_T; psi[i]: embeddings
-    of level i, one per entry of the conditioning (psi[0] is None); losses[i]: of its inner steps; calls and backward: model
-    evaluations and gradients spent; space: the model's latent format.
+    of level i, one per entry of the conditioning (psi[0] is None), found from those of `began`, positive or negative;
+    losses[i]: of its inner steps; calls and backward: model evaluations and gradients spent; space: the model's latent format.
     """
 
     timesteps: tuple
@@ -32,6 +33,7 @@ class Inversion:
     trajectory: torch.Tensor
     walked: torch.Tensor
     psi: list
+    began: str
     losses: list
     calls: int
     backward: int
@@ -52,8 +54,8 @@ class Inversion:
 class InversionSampler(comfy.samplers.Sampler):
     """Walks up and back under a BranchGuider; `trajectory` and `walk` (a Walk) hold the result."""
 
-    def __init__(self, mode: str, guidance: float, refine: int, options: Optimisation, checkpointing: bool):
-        self.mode, self.guidance, self.refine, self.options, self.checkpointing = mode, guidance, refine, options, checkpointing
+    def __init__(self, mode: str, begin: str, guidance: float, refine: int, options: Optimisation, checkpointing: bool):
+        self.mode, self.begin, self.guidance, self.refine, self.options, self.checkpointing = mode, begin, guidance, refine, options, checkpointing
         self.calls, self.walk, self.trajectory = 0, None, None
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
@@ -105,19 +107,23 @@ class InversionSampler(comfy.samplers.Sampler):
             eps_u = predict(x, i, "negative", psi)
             return eps_u + self.guidance * (kept["eps"] - eps_u)
 
-        start = guider.embeddings("negative" if self.mode == "null-text" else "positive")
-        self.walk = walk_back(branch, self.trajectory, sigmas, start, self.options,
+        self.walk = walk_back(branch, self.trajectory, sigmas, guider.embeddings(self.begin), self.options,
                               lambda i, j, x, y: show(T + (T - i) * max(1, self.options.inner) + max(1, min(j, self.options.inner)), x, y, i), conditional)
 
 
 def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, steps: int, start: int, guidance: float, refine: int,
-                   options: Optimisation, checkpointing: str = "auto", seed: int = 0) -> tuple[torch.Tensor, Inversion]:
+                   options: Optimisation, begin: str = STARTS[0], checkpointing: str = "auto", seed: int = 0) -> tuple[torch.Tensor, Inversion]:
     """(z0* in the host's latent space, Inversion) of one picture's latent z0 [1,C,h,w].
 
-    The noise levels are those of a DDIM schedule of `steps` from timestep `start` down, then 0. negative and guidance are
-    only used with mode null-text; refine is not, as a way back under guidance does not retrace the trajectory.
-    checkpointing: auto, on or off. MODEL keeps its values, also when this is interrupted.
+    The noise levels are those of a DDIM schedule of `steps` from timestep `start` down, then 0. negative, guidance and begin are
+    only used with mode null-text. begin: whose embedding its optimisation sets out from. From the negative prompt's (Mokady et
+    al.) it has far to go; with the positive prompt's in the negative branch guidance drops out and the walk back retraces
+    the refined trajectory (Negative-prompt Inversion, Miyake et al.), so that little or nothing is left to optimise. That
+    needs as many positive entries as negative ones, or it begins at the negative. checkpointing: auto, on or off. MODEL
+    keeps its values, also when this is interrupted.
     """
+    if mode != "null-text" or len(positive) != len(negative):
+        begin = "negative" if mode == "null-text" else "positive"
     grid = timestep_grid(steps, start)
     sigmas = torch.cat([torch.zeros(1), sigmas_of(model.get_model_object("model_sampling"), grid)])
     m = differentiable_attention(model.get_non_dynamic_delegate() if getattr(model, "is_dynamic", lambda: False)() else model)
@@ -125,13 +131,14 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
         m = separate_skips(m)
     comfy.model_management.load_models_gpu([m], force_full_load=True)  # offloaded weights are cast through a buffer that the backward pass would find overwritten
     on = wants_checkpointing(m, z0.shape) if checkpointing == "auto" else checkpointing == "on"
-    sampler = InversionSampler(mode, guidance, 0 if mode == "null-text" else refine, options, on)
+    sampler = InversionSampler(mode, begin, guidance, refine, options, on)
     guider = BranchGuider(m, positive=positive, negative=negative if mode == "null-text" else positive)
     callback = latent_preview.prepare_callback(m, 1)
     z = guider.sample(torch.zeros_like(z0), z0, sampler, sigmas, callback=callback, seed=seed)
     walk = sampler.walk
-    return z.cpu(), Inversion(tuple(grid), sigmas, sampler.trajectory.cpu(), walk.Z.cpu(), [p and [e.cpu() for e in p] for p in walk.psi], walk.losses,
-                              sampler.calls, walk.backward, m.get_model_object("latent_format"))
+    psi = [p and [e.cpu() for e in p] for p in walk.psi]
+    return z.cpu(), Inversion(tuple(grid), sigmas, sampler.trajectory.cpu(), walk.Z.cpu(), psi, begin, walk.losses, sampler.calls, walk.backward,
+                              m.get_model_object("latent_format"))
 
 
 def percents(timesteps, i: int) -> tuple[float, float]:

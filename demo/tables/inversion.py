@@ -3,8 +3,8 @@
 Drawn pictures (shape, colour and background held back in training) with their captions, inverted as the node
 MotionAwareInversion does it (50 steps, start timestep 761). PSNR of the decoded reconstruction against the decoded latent
 of the picture, so that the VAE's own loss does not count. Pictures 0 to 3 chose Signum's constants and are left out. Every mode as published (`refine 0`, Adam) and with this pack's
-defaults; all in one run, taking turns within each picture. The last row starts null-text's embedding from the motion
-prompt (which `negative` may be connected to; Miyake et al., Negative-prompt Inversion): guidance has no effect then.
+defaults; all in one run, taking turns within each picture. null-text's optimisation sets out from the motion prompt's
+embedding by default (Miyake et al., Negative-prompt Inversion), as published from an empty prompt's (`begin negative`).
 """
 import time
 
@@ -15,16 +15,16 @@ from .. import in_process
 from ..world import scene
 from .cross_frame import cell
 
-# name: mode, as published, extra calls per level on the way up, text of the negative prompt (None: the caption)
+# name: mode, as published, extra calls per level on the way up, begin
 KINDS = {
-    "none (DDIM), published": ("none", True, 0, ""),
-    "none, default": ("none", False, 1, ""),
-    "null-text, published": ("null-text", True, 0, ""),
-    "null-text, default": ("null-text", False, 0, ""),
-    "conditional, published": ("conditional", True, 0, ""),
-    "conditional, refine 0": ("conditional", False, 0, ""),
-    "conditional, default": ("conditional", False, 1, ""),
-    "null-text from the motion prompt": ("null-text", False, 0, None),
+    "none (DDIM), published": ("none", True, 0, "positive"),
+    "none, default": ("none", False, 1, "positive"),
+    "null-text, published": ("null-text", True, 0, "negative"),
+    "null-text, begin negative": ("null-text", False, 0, "negative"),
+    "null-text, default": ("null-text", False, 1, "positive"),
+    "conditional, published": ("conditional", True, 0, "positive"),
+    "conditional, refine 0": ("conditional", False, 0, "positive"),
+    "conditional, default": ("conditional", False, 1, "positive"),
 }
 GUIDANCE = 7.5
 FIRST = 4  # the first picture that no constant was chosen on
@@ -35,16 +35,16 @@ def picture_of(seed: int) -> scene.Scene:
 
 
 @torch.inference_mode()
-def measure(s: scene.Scene, mode: str, published: bool, refine: int, negative: str | None) -> dict:
+def measure(s: scene.Scene, mode: str, published: bool, refine: int, begin: str) -> dict:
     from ...nodes.inversion import psnr_of_picture
     from ...samplers.motion_aware_inversion import PUBLISHED, Optimisation
     from ...samplers.picture_inversion import invert_picture
     model, clip, vae = in_process.load()
     z0 = vae.encode(s.draw([0.5]))
-    positive, negative = (in_process.encode(clip, [text]) for text in (s.caption(), s.caption() if negative is None else negative))
+    positive, negative = (in_process.encode(clip, [text]) for text in (s.caption(), ""))
     options = Optimisation(inner=0) if mode == "none" else PUBLISHED if published else Optimisation()
     began = time.perf_counter()
-    z, inversion = invert_picture(model, z0, positive, negative, mode=mode, steps=50, start=761, guidance=GUIDANCE, refine=refine, options=options)
+    z, inversion = invert_picture(model, z0, positive, negative, mode=mode, steps=50, start=761, guidance=GUIDANCE, refine=refine, begin=begin, options=options)
     seconds = time.perf_counter() - began
     return {"PSNR, dB": psnr_of_picture(vae, z, z0), "model calls": inversion.calls, "of them with gradients": inversion.backward, "seconds": seconds}
 
@@ -62,6 +62,6 @@ def main(argv: list[str]) -> int:
     for name, found in rows.items():
         print(" | ".join([name, *(cell([row[c] for row in found], c) for c in columns)]))
     published = np.sum([row["seconds"] for row in rows["null-text, published"]])
-    for name in ("null-text, default", "conditional, published", "conditional, default"):
+    for name in ("null-text, begin negative", "null-text, default", "conditional, published", "conditional, default"):
         print(f"time of {name} over null-text, published: {np.sum([row['seconds'] for row in rows[name]]) / published:.3f}")
     return 0

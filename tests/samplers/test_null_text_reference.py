@@ -60,7 +60,7 @@ def reference(unet, z, c, u):
 
 def test_the_published_procedure_gives_the_same_latents(m):
     z0, positive, negative = tiny.latents(1), tiny.conditioning(1), tiny.conditioning(2)
-    _, ours = invert_picture(m, z0, positive, negative, mode="null-text", steps=STEPS, start=START, guidance=GUIDANCE, refine=0,
+    _, ours = invert_picture(m, z0, positive, negative, mode="null-text", steps=STEPS, start=START, guidance=GUIDANCE, refine=0, begin="negative",
                              options=Optimisation(INNER, steps=STEPS, optimiser=OPTIMISERS[1]))
     up, walked, found = reference(m.model.diffusion_model, m.get_model_object("latent_format").process_in(z0), positive[0][0], negative[0][0])
     scale = (1 + ours.sigmas[:, None, None, None] ** 2).sqrt()

@@ -10,7 +10,7 @@ from firstframe.samplers.motion_aware_inversion import OPTIMISERS, Optimisation,
 from firstframe.samplers.picture_inversion import as_conditioning, invert_picture, percents
 from firstframe.tests import tiny_models as tiny
 
-FEW = dict(steps=8, start=761, guidance=3.0, refine=0)
+FEW = dict(steps=8, start=761, guidance=3.0, refine=0, begin="negative")
 
 
 def calm(m):
@@ -31,11 +31,11 @@ def invert(m, mode="conditional", options=None, positive=None, **rest):
                           options=options or Optimisation(inner=3, steps=8), **{**FEW, **rest})
 
 
-@pytest.mark.parametrize("mode", ["conditional", "null-text", "none"])
+@pytest.mark.parametrize("mode, begin", [("conditional", "positive"), ("null-text", "positive"), ("null-text", "negative"), ("none", "positive")])
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_equals_the_walk_with_the_model_called_by_hand(m, mode, optimiser):
+def test_equals_the_walk_with_the_model_called_by_hand(m, mode, begin, optimiser):
     options = Optimisation(inner=0 if mode == "none" else 3, steps=8, optimiser=optimiser)
-    z, ours = invert(m, mode, options)
+    z, ours = invert(m, mode, options, begin=begin)
     space, c, u = m.get_model_object("latent_format"), tiny.conditioning(1)[0][0], tiny.conditioning(2)[0][0]
     sigmas = ours.sigmas
 
@@ -46,8 +46,8 @@ def test_equals_the_walk_with_the_model_called_by_hand(m, mode, optimiser):
         return eps(x, i, psi[0]) if mode != "null-text" else eps(x, i, psi[0]) + 3.0 * (eps(x, i, c).detach() - eps(x, i, psi[0]))
     with torch.enable_grad():
         Z = trajectory(lambda x, i: eps(x, i, c), space.process_in(tiny.latents(1)), sigmas)
-        walk = walk_back(branch, Z, sigmas, [u if mode == "null-text" else c], options)
-    assert tiny.difference(ours.trajectory, Z) < 1e-4 and tiny.difference(ours.walked, walk.Z) < 1e-4
+        walk = walk_back(branch, Z, sigmas, [u if begin == "negative" else c], options)
+    assert ours.began == begin and tiny.difference(ours.trajectory, Z) < 1e-4 and tiny.difference(ours.walked, walk.Z) < 1e-4
     assert tiny.difference(space.process_in(z), walk.Z[:1]) < 1e-4
     assert [len(n) for n in ours.losses] == [len(n) for n in walk.losses]
     assert torch.allclose(ours.walked[:1] + sigmas[-1] * ours.eps_rec, ours.trajectory[-1:], atol=1e-5)
@@ -95,6 +95,23 @@ def test_the_conditioning_leads_a_stock_sampler_back(m):
     plain = comfy.sample.sample_custom(m, torch.zeros_like(start), 1.0, comfy.samplers.sampler_object("euler"), sigmas, positive, tiny.conditioning(2),
                                        start, disable_pbar=True, seed=0)
     assert tiny.difference(plain, z) > 1e-3  # the embeddings matter
+
+
+def test_the_positive_prompt_in_the_negative_branch_retraces_a_refined_trajectory(m):
+    """Negative-prompt inversion: no gradient is needed, and the reconstruction is exact under any guidance."""
+    positive, negative = tiny.conditioning(1), tiny.conditioning(2, strength=0.5)
+    for guidance in (3.0, 7.5):
+        _, found = invert_picture(m, tiny.latents(1), positive, negative, mode="null-text", options=Optimisation(steps=8),
+                                  **{**FEW, "refine": 20, "begin": "positive", "guidance": guidance})
+        assert found.backward == 0 and found.psnr > 60
+    conditioning = as_conditioning(found, negative)
+    assert all(torch.equal(c, positive[0][0]) and options["strength"] == 0.5 for c, options in conditioning)
+
+
+def test_prompts_of_different_numbers_of_areas_begin_at_the_negative(m):
+    two = tiny.conditioning(1) + tiny.conditioning(3)
+    both = [invert(m, "null-text", positive=two, begin=begin)[1] for begin in ("positive", "negative")]
+    assert [i.began for i in both] == ["negative", "negative"] and torch.equal(both[0].walked, both[1].walked)
 
 
 def test_ranges_meet_half_way_and_cover_everything():
