@@ -1,10 +1,14 @@
 """What a motion module costs: one UNet call without it, with it, and diffusers' UNetMotionModel of the same shape and weights, in one run.
 
     COMFYUI_PATH=... python demo/run.py benchmarks.motion_module [rounds]
+    COMFYUI_PATH=... python demo/run.py benchmarks.motion_module exact [versions]
 
 Floor: the call without the module, times the operations with it over those without (counted by torch), as if every
 operation of the temporal layers ran as fast as the average one of the UNet. Random weights (v3); cond and uncond in one
 batch, prompts of 77 tokens. Medians of interleaved rounds; other work on the machine shows in the ratios.
+
+`exact` prints instead how far the whole UNets of all versions are from diffusers' at the published channel sizes, in
+float32, relative to the largest value: 3 frames of 8x8 latents (SDXL needs 16 GB).
 """
 import statistics
 
@@ -17,6 +21,13 @@ CASES = {  # name: (shape, width, widths per level, width of the prompt, frames,
     "cpu": {"demo world, 16 frames, 128x128": ("demo", 64, [1, 1, 1, 1], 64, 16, 16),
             "SD1.5, 8 frames, 128x128": ("SD1.5", 320, [1, 2, 4, 4], 768, 8, 16)},
     "cuda": {"SD1.5, 16 frames, 512x512, fp16": ("SD1.5", 320, [1, 2, 4, 4], 768, 16, 64)},
+}
+
+
+PUBLISHED = {  # version: (shape, what differs from the tests' tiny models)
+    **dict.fromkeys(("v1", "v2", "v3"), ("SD1.5", dict(model_channels=320, channel_mult=[1, 2, 4, 4], context_dim=768))),
+    "SDXL": ("SDXL", dict(model_channels=320, channel_mult=[1, 2, 4], context_dim=2048, transformer_depth=[0, 0, 2, 2, 10, 10], transformer_depth_middle=10,
+                          transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10])),
 }
 
 
@@ -65,9 +76,22 @@ def measure(name: str, case, device, dtype, rounds: int) -> None:
         print("  peak memory  {:9.2f} GiB without, {:.2f} GiB with (diffusers' copy among them)".format(*memory))
 
 
+def exact(versions) -> None:
+    from ..tests import motion_files as files
+    from ..tests import tiny_models as tiny
+    from ..tests.motion_reference import both
+    for version in versions:
+        shape, size = PUBLISHED[version]
+        model = tiny.model(shape, **size)
+        ours, theirs, alone = both(model, version, files.module(model, version), side=8, frames=3, clips=1)
+        print(f"{version}: {tiny.difference(ours, theirs):.1e} from diffusers' (without the module {tiny.difference(alone, theirs):.1e})", flush=True)
+
+
 def main(argv: list[str]) -> None:
-    rounds = int(argv[0]) if argv else 5
     use_host()
+    if argv[:1] == ["exact"]:
+        return exact(argv[1:] or PUBLISHED)
+    rounds = int(argv[0]) if argv else 5
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     for name, case in CASES[kind].items():
         measure(name, case, torch.device(kind), torch.float16 if kind == "cuda" else torch.float32, rounds)

@@ -1,6 +1,7 @@
 """Temporal layers in the host's UNet: against diffusers' UNetMotionModel with the same weights, and as patches that leave no trace."""
 from pathlib import Path
 
+import comfy.cli_args
 import comfy.context_windows
 import pytest
 import torch
@@ -9,32 +10,19 @@ from firstframe.networks.motion_lora import apply_lora
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.tests import motion_files as files
 from firstframe.tests import tiny_models as tiny
-from firstframe.tests.motion_reference import call, reference
+from firstframe.tests.motion_reference import both, call
 from safetensors.torch import load_file
 
 WHO = "Apply Motion Module"
 
 
 @pytest.mark.parametrize("shape,version", [("SD1.5", "v1"), ("SD1.5", "v2"), ("SD1.5", "v3"), ("SDXL", "SDXL")])
-@torch.no_grad()
 def test_the_whole_unet_is_that_of_diffusers(shape, version):
-    frames, clips = 5, 2
-    model, sd = tiny.model(shape), files.module(tiny.model(shape), version)
-    motion = motion_module(sd, "f")
-    m = insert(model, motion, WHO, over_all_frames=motion.over_frames)
-    x, context = tiny.latents(clips * frames), tiny.conditioning(1, batch=clips)[0][0]
-    t, y, extra = torch.tensor([500.0]), None, {}
-    unet = reference(model, version, sd, frames)
-    if shape == "SDXL":
-        pooled, ids = torch.randn(clips, 1280, generator=torch.Generator().manual_seed(8)), torch.tensor([[128.0, 128, 0, 0, 128, 128]] * clips)
-        y = torch.cat([pooled, unet.add_time_proj(ids.flatten()).reshape(clips, -1)], 1).repeat_interleave(frames, 0)
-        extra = dict(added_cond_kwargs={"text_embeds": pooled, "time_ids": ids})
-    context = context.repeat_interleave(frames, 0)
-    ours = call(m, x, t.expand(len(x)), context, y, cond_or_uncond=[1, 0])
-    theirs = unet(x.unflatten(0, (clips, frames)).transpose(1, 2), t, context, **extra).sample.transpose(1, 2).flatten(0, 1)
+    """The same at the published channel sizes: benchmarks.motion_module exact."""
+    model = tiny.model(shape)
+    ours, theirs, alone = both(model, version, files.module(model, version))
     assert tiny.difference(ours, theirs) <= 1e-4
-    plain = call(model, x, t.expand(len(x)), context, y, cond_or_uncond=[1, 0])
-    assert tiny.difference(plain, theirs) > 0.05  # the layers do something
+    assert tiny.difference(alone, theirs) > 0.05  # the layers do something
 
 
 @torch.no_grad()
@@ -219,3 +207,13 @@ def test_places_are_those_of_the_published_files(model):
 def test_a_model_in_half_precision_takes_a_module_in_float32(motion):
     half, z = tiny.model(dtype=torch.float16), tiny.latents(3)
     assert tiny.difference(tiny.sample(insert(half, motion, WHO), z), tiny.sample(insert(tiny.model(), motion, WHO), z)) < 0.02
+
+
+@pytest.mark.parametrize("option, dtype, most", [("fp8_e4m3fn_unet", torch.float8_e4m3fn, 0.2), ("bf16_unet", torch.bfloat16, 0.02)])
+def test_the_module_is_kept_in_the_precision_that_the_host_was_started_for(model, motion, monkeypatch, option, dtype, most):
+    """Rounded weights, computed with in the precision of the features."""
+    monkeypatch.setattr(comfy.cli_args.args, option, True)
+    z, coarse = tiny.latents(3), motion_module(files.module(model), "f")
+    assert {p.dtype for p in coarse.patcher.model.parameters()} == {dtype}
+    expected, found = (tiny.sample(insert(model, m, WHO), z) for m in (motion, coarse))
+    assert 0 < tiny.difference(found, expected) < most < tiny.difference(tiny.sample(model, z), expected)
