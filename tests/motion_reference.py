@@ -86,5 +86,5 @@ def both(model, version: str, motion: dict, side: int = 16, frames: int = 5, cli
         y = torch.cat([pooled, unet.add_time_proj(ids.flatten()).reshape(clips, -1)], 1).repeat_interleave(frames, 0)
         extra = dict(added_cond_kwargs={"text_embeds": pooled, "time_ids": ids})
     context = context.repeat_interleave(frames, 0)
-    ours, alone = (call(which, x, t.expand(len(x)), context, y, cond_or_uncond=[1, 0]) for which in (m, model))
+    ours, alone = (call(which, x, t.expand(len(x)), context, y, cond_or_uncond=list(range(clips))) for which in (m, model))
     return ours, unet(x.unflatten(0, (clips, frames)).transpose(1, 2), t, context, **extra).sample.transpose(1, 2).flatten(0, 1), alone

@@ -1,6 +1,6 @@
 """Does a clip move as its prompt says?   ./scripts/demo --table motion [clips] [sheet.jpg]
 
-Text to video with the demo's motion module: prompts of one shape (shape, colour and background held back in training) with each motion
+Text to video with the demo's motion module and its LoRA of motion words: prompts of one shape (shape, colour and background held back in training) with each motion
 word in turn, 16 frames, sampled as a KSampler node would. The motion is measured from the pictures (demo/judge.py): how
 far the shape's centre travels from the first frames to the last, how its size changes, how far it turns; the one that is
 largest beside its threshold is what the clip shows, and below all thresholds it stands still.
@@ -19,6 +19,7 @@ from .prompts import SETTINGS
 WORDS = tuple(m for m in scene.MOTIONS if m != "bouncing")
 TRAVEL, RATIO, TURN = 10.0, 1.25, math.pi / 4  # half of the least that the drawn clips show: px, ratio of sizes, radians
 MODULE = in_process.WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
+LORA = in_process.WEIGHTS / "loras" / "firstframe_demo_motion_words.safetensors"
 
 
 def scene_of(i: int) -> scene.Scene:
@@ -57,25 +58,33 @@ def motion_of(clip: np.ndarray) -> str | None:
     return word if found[word] >= 1 else "standing still"
 
 
-@torch.inference_mode()
-def video(model, clip, vae, s: scene.Scene, seed: int) -> np.ndarray:
-    """[16,128,128,3] in 0..1."""
-    latent = {"samples": torch.zeros(scene.FRAMES, 4, 16, 16)}
-    return vae.decode(in_process.ksampler(model, latent, in_process.encode(clip, [s.caption()]), in_process.encode(clip, [""]), seed=seed, **SETTINGS)).numpy()
-
-
-def main(argv: list[str]) -> int:
-    n = int(argv[0]) if argv else 160
+def moving_model() -> tuple:
+    """(model with LoRA and motion module, clip with the LoRA, vae), as the workflow AnimateDiff wires them."""
     model, clip, vae = in_process.load()
+    import comfy.sd
     import comfy.utils
 
     from ...networks.motion_module_files import motion_module
     from ...nodes.motion_module import MotionModuleApply
-    model = MotionModuleApply.execute(model, motion_module(comfy.utils.load_torch_file(str(MODULE)), MODULE.name), 1.0, 0.0, 1.0).result[0]
+    model, clip = comfy.sd.load_lora_for_models(model, clip, comfy.utils.load_torch_file(str(LORA)), 1.0, 1.0)
+    return MotionModuleApply.execute(model, motion_module(comfy.utils.load_torch_file(str(MODULE)), MODULE.name), 1.0, 0.0, 1.0).result[0], clip, vae
+
+
+@torch.inference_mode()
+def video(models, caption: str, seed: int, frames: int = scene.FRAMES) -> np.ndarray:
+    """[frames,128,128,3] in 0..1."""
+    model, clip, vae = models
+    latent = {"samples": torch.zeros(frames, 4, 16, 16)}
+    return vae.decode(in_process.ksampler(model, latent, in_process.encode(clip, [caption]), in_process.encode(clip, [""]), seed=seed, **SETTINGS)).numpy()
+
+
+def main(argv: list[str]) -> int:
+    n = int(argv[0]) if argv else 160
+    models = moving_model()
     found, shown = {word: [] for word in WORDS}, []
     for i in range(n):
         s = scene_of(i)
-        frames = video(model, clip, vae, s, i)
+        frames = video(models, s.caption(), i)
         found[s.bodies[0].motion].append(motion_of(frames))
         if i < len(WORDS):
             shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), s.caption() if k == 0 else "") for k, f in enumerate(frames[::2])]

@@ -1,17 +1,25 @@
-"""Trains the demo world's LoRA and ControlNet on the frozen image model, in the file formats that users' own have.
+"""Trains the demo world's LoRAs and ControlNet on the frozen image model, in the file formats that users' own have.
 
     COMFYUI_PATH=... python demo/run.py train.adapters lora [steps]
+    COMFYUI_PATH=... python demo/run.py train.adapters motion_words [steps]
     COMFYUI_PATH=... python demo/run.py train.adapters controlnet [steps]
 
 The LoRA (kohya's format, rank 8, attention and feed-forward layers) has learned the world by night: darker, bluish
 colours under the same words. The ControlNet (the SD1.5 format: a copy of the downward half, zero convolutions) has
 learned outlines as the host's Canny node draws them.
+
+The LoRA of motion words goes with the motion module, as AnimateDiff v3's domain adapter does with its own. The image
+model saw stills, where "moving left" looks like "moving right", and has learned to drop these words before any temporal
+layer could read them. The LoRA (text encoder and cross-attention) keeps them: from the features at each place of a
+motion module a linear layer shall tell which motion words the prompt has; the picture shall stay as it is.
 """
 import random
 
 import torch
-from safetensors.torch import save_file
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
+from ..world import scene
 from .common import WEIGHTS, Run, initialise, warm_cosine
 from .image_model import Tokens, alphas_cumprod, build, draw_latents, group_norm_fp32, load_encoder, load_published, loss_of
 
@@ -19,6 +27,7 @@ BATCH, POOL, RANK = 16, 2000, 8
 NIGHT = (0.45, 0.5, 0.75)  # how much of red, green and blue is left
 LOW, HIGH = 0.1, 0.2       # Canny's thresholds
 LORA, CONTROLNET = WEIGHTS / "loras" / "firstframe_demo_night.safetensors", WEIGHTS / "controlnet" / "firstframe_demo_outlines.safetensors"
+MOTION_WORDS = WEIGHTS / "loras" / "firstframe_demo_motion_words.safetensors"
 
 
 def night(images: torch.Tensor) -> torch.Tensor:
@@ -33,12 +42,12 @@ def outlines(images: torch.Tensor) -> torch.Tensor:
 
 
 class Lora:
-    """Adds up @ down to the output of chosen linear layers."""
+    """Adds up @ down to the output of the linear layers of `net` whose name has `where` in it. pairs: {name: (down, up)}."""
 
-    def __init__(self, unet):
+    def __init__(self, net, where: str = ".transformer_blocks."):
         self.pairs = {}
-        for name, m in unet.named_modules():
-            if isinstance(m, torch.nn.Linear) and ".transformer_blocks." in name:
+        for name, m in net.named_modules():
+            if isinstance(m, torch.nn.Linear) and where in name:
                 down, up = torch.nn.Linear(m.in_features, RANK, bias=False), torch.nn.Linear(RANK, m.out_features, bias=False)
                 torch.nn.init.zeros_(up.weight)
                 self.pairs[name] = down, up
@@ -47,12 +56,48 @@ class Lora:
     def parameters(self) -> list:
         return [layer.weight for pair in self.pairs.values() for layer in pair]
 
-    def save(self) -> None:
+    def tensors(self, prefix: str = "lora_unet_") -> dict:
         sd = {}
         for name, (down, up) in self.pairs.items():
-            key = "lora_unet_" + name.replace(".", "_")
+            key = prefix + name.replace(".", "_")
             sd |= {f"{key}.lora_down.weight": down.weight.data, f"{key}.lora_up.weight": up.weight.data, f"{key}.alpha": torch.tensor(float(RANK))}
-        write(sd, LORA)
+        return sd
+
+
+def text_prefix(text) -> str:
+    """kohya's, of the text encoder's keys."""
+    return "lora_te_" if any(name.startswith("text_model.") for name, _ in text.named_modules()) else "lora_te_text_model_"
+
+
+def wear_motion_words(unet, text) -> None:
+    """Adds the published LoRA of motion words to the weights."""
+    sd = load_file(MOTION_WORDS)
+    for net, prefix in ((unet, "lora_unet_"), (text, text_prefix(text))):
+        for name, m in net.named_modules():
+            key = prefix + name.replace(".", "_")
+            if f"{key}.lora_up.weight" in sd:
+                m.weight.data += sd[f"{key}.lora_up.weight"].float() @ sd[f"{key}.lora_down.weight"].float()
+
+
+class WordReaders:
+    """Linear layers that read the motion words from the features at each place of a motion module."""
+
+    def __init__(self, unet):
+        from ...attention_patches.motion_layers import places, width
+        self.seen, self.heads = {}, {}
+        for place, layer in places(unet).items():
+            self.heads[place] = torch.nn.Linear(width(layer), len(scene.MOTIONS))
+            layer.register_forward_hook(lambda m, args, out, place=place: self.seen.__setitem__(place, out))
+
+    def parameters(self) -> list:
+        return [p for head in self.heads.values() for p in head.parameters()]
+
+    def loss(self, captions) -> torch.Tensor:
+        """Of the UNet's last call; every cell of the picture is read by itself."""
+        said = torch.tensor([[float(m in caption) for m in scene.MOTIONS] for caption in captions])[:, None]
+        read = (head(F.group_norm(self.seen[place].float(), 32).flatten(2).mT) for place, head in self.heads.items())
+        losses = [F.binary_cross_entropy_with_logits(r, said.expand_as(r)) for r in read]
+        return len(scene.MOTIONS) * sum(losses) / len(losses)
 
 
 def write(sd: dict, path) -> None:
@@ -85,14 +130,14 @@ def controlling(net, hints: torch.Tensor):
     return control
 
 
-def train(name: str, steps: int, lr: float, parameters: list, pool, loss, no_prompt: float, save) -> None:
+def train(name: str, steps: int, lr: float, parameters: list, pool, loss, no_prompt: float, save, batch: int = BATCH) -> None:
     optimiser, run, rng, losses = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Run(name), random.Random(name), []
     torch.manual_seed(1)
-    tokens, captions = Tokens(), pool[1]
+    captions = pool[1]  # [those that a picture may go by]
     for step in range(steps):
-        pick = [rng.randrange(POOL) for _ in range(BATCH)]
+        pick = [rng.randrange(len(captions)) for _ in range(batch)]
         said = ["" if rng.random() < no_prompt else rng.choice(captions[i]) for i in pick]
-        value = loss(pick, tokens(said))
+        value = loss(pick, said)
         for g in optimiser.param_groups:
             g["lr"] = warm_cosine(step, steps, lr, warm=50)
         optimiser.zero_grad(set_to_none=True)
@@ -112,15 +157,26 @@ def main(argv: list[str]):
     load_published(unet, text)
     unet.requires_grad_(False)
     text.requires_grad_(False)
-    encoder, abar = load_encoder(), alphas_cumprod()
+    encoder, tokens, abar = load_encoder(), Tokens(), alphas_cumprod()
     if kind == "lora":
         lora, pool = Lora(unet), draw_latents(encoder, POOL, 1, night)
         z, _, near = pool
-        train("lora", steps or 300, 1e-3, lora.parameters(), pool, lambda pick, ids: loss_of(unet, text, z[pick].float(), near[pick], ids, abar), 0.1, lora.save)
+        train("lora", steps or 300, 1e-3, lora.parameters(), pool, lambda pick, said: loss_of(unet, text, z[pick].float(), near[pick], tokens(said), abar), 0.1,
+              lambda: write(lora.tensors(), LORA))
+    elif kind == "motion_words":
+        of_unet, of_text, readers = Lora(unet, ".attn2."), Lora(text, "encoder.layers."), WordReaders(unet)
+        z, captions, near = draw_latents(encoder, POOL, 3)
+        pool = z, [(with_motion,) for with_motion, _ in captions]
+
+        def loss(pick, said):
+            return loss_of(unet, text, z[pick].float(), near[pick], tokens(said), abar) + readers.loss(said)
+
+        train("motion_words", steps or 1200, 6e-3, [p for part in (of_unet, of_text, readers) for p in part.parameters()], pool, loss, 0.1,
+              lambda: write(of_unet.tensors() | of_text.tensors(text_prefix(text)), MOTION_WORDS))
     elif kind == "controlnet":
         net, pool = build_controlnet(unet), draw_latents(encoder, POOL, 2, also=outlines)
         z, _, near, hints = pool
         train("controlnet", steps or 500, 1e-3, list(net.parameters()), pool,
-              lambda pick, ids: loss_of(unet, text, z[pick].float(), near[pick], ids, abar, controlling(net, hints[pick])), 0.3, lambda: write(net.state_dict(), CONTROLNET))
+              lambda pick, said: loss_of(unet, text, z[pick].float(), near[pick], tokens(said), abar, controlling(net, hints[pick])), 0.3, lambda: write(net.state_dict(), CONTROLNET))
     else:
-        raise SystemExit(f"There is nothing to train called {kind!r}: lora or controlnet.")
+        raise SystemExit(f"There is nothing to train called {kind!r}: lora, motion_words or controlnet.")

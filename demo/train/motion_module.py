@@ -1,11 +1,13 @@
 """Trains the demo world's motion module: temporal layers on the frozen image model, in AnimateDiff's file format (v2: with a middle block).
 
     COMFYUI_PATH=... python demo/run.py train.motion_module [steps]
+    COMFYUI_PATH=... torchrun --nproc-per-node 2 demo/run.py train.motion_module [steps]     # twice the batch on two cores
 
-Clips of 16 frames; AnimateDiff's noise schedule (betas evenly spaced), one timestep a clip; the loss is the image
-model's. It goes on from its state file, else from the published module, else from nothing (take the file away for
+Clips of 16 frames; AnimateDiff's noise schedule, one timestep a clip; the loss is the image model's. The image model
+wears the LoRA of motion words (train.adapters), and neither learns. It goes on from its state file, else from the published module, else from nothing (take the file away for
 that). The learning rate falls to its end at `steps`.
 """
+import os
 import random
 
 import torch
@@ -13,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ..world import scene
+from .adapters import wear_motion_words
 from .common import WEIGHTS, Average, Run, initialise, warm_cosine
 from .image_model import OPTIONS, Tokens, build, focus, group_norm_fp32, load_encoder, load_published, loss_of
 
@@ -21,16 +24,20 @@ FILE = WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
 
 
 def alphas_cumprod() -> torch.Tensor:
-    """AnimateDiff's schedule: betas evenly spaced."""
-    return torch.cumprod(1 - torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64), 0).float()
+    """AnimateDiff's schedule."""
+    from comfy.ldm.modules.diffusionmodules.util import make_beta_schedule
+
+    from ...networks.motion_module_files import SCHEDULES
+    schedule, first, last = SCHEDULES["SD1.5"]
+    return torch.cumprod(1 - torch.as_tensor(make_beta_schedule(schedule, 1000, first, last), dtype=torch.float64), 0).float()
 
 
 @torch.no_grad()
-def draw_clips(encoder, n: int, seed: int) -> dict:
-    """{z [n,FRAMES,4,16,16] fp16, near [n,FRAMES,1,16,16] bool, captions} of random scenes."""
+def draw_clips(encoder, n: int, seed: int, draw=scene.random_scene) -> dict:
+    """{z [n,FRAMES,4,16,16] fp16, near [n,FRAMES,1,16,16] bool, captions} of scenes that `draw` makes of a generator."""
     rng, z, near, captions = random.Random(f"clips {seed}"), [], [], []
     for _ in range(n):
-        s = scene.random_scene(rng)
+        s = draw(rng)
         with torch.autocast("cpu", torch.bfloat16):
             z.append(encoder(s.clip(FRAMES).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)).half())
         near.append(torch.stack([focus(s, i / (FRAMES - 1)) for i in range(FRAMES)]))
@@ -76,14 +83,36 @@ def load_published_module(net) -> int:
         return int(f.metadata()["steps"])
 
 
-def main(argv: list[str]):
-    steps = int(argv[0]) if argv else 3000
-    torch.manual_seed(1)
+def frozen_image_model() -> tuple:
+    """(unet, text encoder) with the LoRA of motion words."""
     unet, text = build()
     load_published(unet, text)
-    unet.requires_grad_(False)
-    text.requires_grad_(False)
+    wear_motion_words(unet, text)
+    return unet.requires_grad_(False), text.requires_grad_(False)
+
+
+def share(grads: list, workers: int) -> None:
+    """Gives every worker the mean of their gradients."""
+    flat = torch.cat([g.flatten() for g in grads])
+    torch.distributed.all_reduce(flat)
+    for g, mean in zip(grads, (flat / workers).split([g.numel() for g in grads])):
+        g.copy_(mean.view_as(g))
+
+
+def inserted(net, layers: dict):
+    """Meanwhile the module `net` runs at its places. contiguous: torch's GroupNorm crashes going backward from a
+    channels-last input to a gradient that is none."""
     from ...attention_patches.motion_layers import temporal
+    return temporal(layers, lambda place, h: net.get_submodule(place)(h.contiguous(), FRAMES, OPTIONS))
+
+
+def main(argv: list[str]):
+    steps = int(argv[0]) if argv else 3000
+    rank, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if workers > 1:
+        torch.distributed.init_process_group("gloo")
+    torch.manual_seed(1)
+    unet, text = frozen_image_model()
     net, layers = build_module(unet)
     encoder, tokens, abar, stage = load_encoder(), Tokens(), alphas_cumprod(), Run("motion_module")
     parameters = list(net.parameters())
@@ -102,14 +131,13 @@ def main(argv: list[str]):
         average = Average([net], 0.995)
     average.n = start
     rng, losses = random.Random(), []
-    # contiguous: torch's GroupNorm crashes going backward from a channels-last input to a gradient that is none
-    with temporal(layers, lambda place, h: net.get_submodule(place)(h.contiguous(), FRAMES, OPTIONS)):
+    with inserted(net, layers):
         for step in range(start, steps):
-            rng.seed(f"motion {step}")
-            torch.manual_seed(step)
+            rng.seed(f"motion {step} {rank}")
+            torch.manual_seed(step * workers + rank)
             if step % 20 == 19:  # the pool is renewed while training runs
                 at = (step // 20 * 6) % POOL
-                new = draw_clips(encoder, 6, step)
+                new = draw_clips(encoder, 6, step * workers + rank)
                 pool["z"][at:at + 6], pool["near"][at:at + 6], pool["captions"][at:at + 6] = new["z"], new["near"], new["captions"]
             pick = [rng.randrange(POOL) for _ in range(BATCH)]
             ids = tokens(["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick])
@@ -118,11 +146,13 @@ def main(argv: list[str]):
                 g["lr"] = warm_cosine(step, steps, LR, warm=100, start=began)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            if workers > 1:
+                share([p.grad for p in parameters], workers)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             average.update()
             losses.append(loss.item())
-            if (step + 1) % 50 == 0 or step + 1 == steps:
+            if rank == 0 and ((step + 1) % 50 == 0 or step + 1 == steps):
                 stage.log(step=step + 1, loss=sum(losses) / len(losses))
                 losses.clear()
                 stage.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1, "began": began})

@@ -1,0 +1,75 @@
+"""Is a clip longer than the motion module knows steady, and do its windows show?   ./scripts/demo --table long_video [clips] [sheet.jpg]
+
+64 frames with the demo's motion module, which knows 16, by the host's Context Windows. Prompts of one shape that spins or stands
+still (shape, colour and background held back in training); frames judged one by one (demo/judge.py). Shape kept: frames
+that show a shape of the same name and colour as most of the clip's frames. Size: its standard deviation over the clip, in
+percent of its mean. Change: mean difference of neighbouring frames, in steps of 0..255. At seams: the change where a window
+begins or ends, in percent of the change elsewhere; 100 is no seam at all. The rows differ in the windows alone; the last one is of drawn clips.
+"""
+import numpy as np
+import torch
+from PIL import Image
+
+from .. import outputs
+from ..judge import judge
+from ..world import scene
+from .cross_frame import cell
+from .motion import moving_model, video
+
+FRAMES, LENGTH = 64, 16
+KINDS = {  # name: overlap, schedule, FreeNoise
+    "as in the workflow: overlap 8, FreeNoise": (8, "standard_static", True),
+    "overlap 8, independent noise": (8, "standard_static", False),
+    "no overlap": (0, "batched", False),
+}
+WORDS = ("standing still", "spinning")
+
+
+def windows(model, overlap: int, schedule: str, freenoise: bool):
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+    return ContextWindowsManualNode.execute(model, context_length=LENGTH, context_overlap=overlap, context_schedule=schedule, context_stride=1, closed_loop=False,
+                                            fuse_method="pyramid", dim=0, freenoise=freenoise, causal_window_fix=False).result[0]
+
+
+def most(values: list):
+    return max(set(values), key=values.count)
+
+
+def measure(clip: np.ndarray, step: int) -> dict:
+    """clip [F,H,W,3] in 0..1; a window begins every `step` frames."""
+    seen = [v.shapes[0] for v in map(judge, clip) if v.shapes]
+    kinds, sizes = [(s.name, s.colour) for s in seen], np.array([s.size for s in seen])
+    change = 255 * np.abs(np.diff(clip, axis=0)).mean((1, 2, 3))
+    seam = np.arange(1, len(clip)) % step == 0
+    return {"shape kept, %": 100 * kinds.count(most(kinds)) / len(clip) if kinds else 0.0, "size, %": 100 * sizes.std() / sizes.mean() if kinds else np.nan,
+            "change": change[~seam].mean(), "at seams, %": 100 * change[seam].mean() / max(1e-6, change[~seam].mean())}
+
+
+def scene_of(i: int) -> scene.Scene:
+    word = WORDS[i % len(WORDS)]
+    tries = (scene.held_back_scene(f"long {i} {k}", (word,)) for k in range(1000))
+    return next(s for s in tries if word != "spinning" or s.bodies[0].shape != "circle")
+
+
+def main(argv: list[str]) -> int:
+    n = int(argv[0]) if argv else 8
+    model, clip, vae = moving_model()
+    rows, shown = {name: [] for name in (*KINDS, "drawn")}, []
+    for i in range(n):
+        s = scene_of(i)
+        for name, (overlap, schedule, freenoise) in KINDS.items():
+            frames = video((windows(model, overlap, schedule, freenoise), clip, vae), s.caption(), i, FRAMES)
+            rows[name].append(measure(frames, LENGTH - overlap))
+            if i < 2:
+                shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), f"{s.caption()}: {name}" if k == 0 else "") for k, f in enumerate(frames[::4])]
+        with torch.inference_mode():
+            rows["drawn"].append(measure(vae.decode(vae.encode(s.clip(FRAMES))).numpy(), LENGTH // 2))
+        print(f"{i + 1}/{n}", end="\r", flush=True)
+    columns = list(rows["drawn"][0])
+    print(f"{FRAMES} frames, {n} clips | " + " | ".join(columns), "---" + "|---" * len(columns), sep="\n")
+    for name, found in rows.items():
+        print(" | ".join([name, *(cell([row[c] for row in found], c) for c in columns)]))
+    if len(argv) > 1:
+        pictures, labels = zip(*shown)
+        outputs.contact_sheet(pictures, columns=FRAMES // 4, labels=labels).save(argv[1], quality=88, optimize=True)
+    return 0

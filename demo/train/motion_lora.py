@@ -1,0 +1,64 @@
+"""Trains the demo world's motion LoRA on the motion module: the camera pans to the left.
+
+    COMFYUI_PATH=... python demo/run.py train.motion_lora [steps]
+
+In AnimateDiff's file format, rank 8, on the attention layers alone. Every clip drifts PAN px to the right on top of what
+its caption says; backgrounds are plain, so that nothing else would have to drift.
+"""
+import random
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+from ..world import scene, shapes
+from .adapters import Lora, train, write
+from .common import WEIGHTS
+from .image_model import Tokens, load_encoder, loss_of
+from .motion_module import BATCH, alphas_cumprod, build_module, draw_clips, frozen_image_model, inserted, load_published_module
+
+PAN, CLIPS = 44.0, 160
+FILE = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
+
+
+@dataclass(frozen=True)
+class Panned(scene.Body):
+    """Seen by the camera that pans."""
+
+    def at(self, t: float) -> tuple:
+        x, y, size, angle = super().at(t)
+        return x + PAN * (t - 0.5), y, size, angle
+
+
+def panned_scene(rng: random.Random) -> scene.Scene:
+    """A random scene on a plain background whose one body stays in the picture."""
+    while True:
+        s = scene.random_scene(rng, two=0.0)
+        body = Panned(*(getattr(s.bodies[0], f.name) for f in fields(scene.Body)))
+        if all(shapes.tip_radius(body.shape, size) <= min(x, scene.SIZE - x) for x, _, size, _ in (body.at(i / 8) for i in range(9))):
+            return replace(s, bodies=(body,), kind="plain")
+
+
+def published(lora: Lora) -> dict:
+    """Its tensors in AnimateDiff's names."""
+    sd = {}
+    for name, (down, up) in lora.pairs.items():
+        base = name.replace(".transformer_blocks.", ".temporal_transformer.transformer_blocks.").removesuffix(".0").replace(".to_", ".processor.to_") + "_lora."
+        sd |= {f"{base}down.weight": down.weight.data, f"{base}up.weight": up.weight.data}
+    return sd
+
+
+def main(argv: list[str]):
+    torch.manual_seed(1)
+    unet, text = frozen_image_model()
+    net, layers = build_module(unet)
+    load_published_module(net)
+    net.requires_grad_(False)
+    lora, tokens, abar = Lora(net, ".attention_blocks."), Tokens(), alphas_cumprod()
+    clips = draw_clips(load_encoder(), CLIPS, 1, panned_scene)
+
+    def loss(pick, said):
+        return loss_of(unet, text, clips["z"][pick].float().flatten(0, 1), clips["near"][pick].flatten(0, 1), tokens(said), abar, frames=scene.FRAMES)
+
+    with inserted(net, layers):
+        train("motion_lora", int(argv[0]) if argv else 300, 2e-3, lora.parameters(), (None, [(c,) for c in clips["captions"]]), loss, 0.1,
+              lambda: write(published(lora), FILE), BATCH)
