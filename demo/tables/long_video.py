@@ -18,7 +18,7 @@ from .motion import moving_model, video
 
 FRAMES, LENGTH = 64, 16
 KINDS = {  # name: overlap, schedule, FreeNoise
-    "as in the workflow: overlap 8, FreeNoise": (8, "standard_static", True),
+    "overlap 8, FreeNoise": (8, "standard_static", True),
     "overlap 8, independent noise": (8, "standard_static", False),
     "no overlap": (0, "batched", False),
 }

@@ -10,6 +10,6 @@ def test_it_runs(capsys):
     title, *rows = capsys.readouterr().out.splitlines()
     assert title == "tiny (cpu, float32, 1 pictures)" and [row.split("  ")[1] for row in rows] == list(inversion.KINDS)
     counts = [tuple(map(int, re.search(r"(\d+) calls, +(\d+) with", row).groups())) for row in rows]
-    # two levels: each once up and once for the conditional branch; then as many looks as it takes, and with Adam the step itself
-    assert counts[:2] == [(2 + 2 + 2 * 10 + 2, 20), (2 + 2 + 2 + 3, 5)]
+    # two levels: each once up (by default refined once) and once for the conditional branch; then as many looks as it takes, and with Adam the step itself
+    assert counts[:2] == [(2 + 2 + 2 * 10 + 2, 20), (4 + 2 + 2 + 3, 5)]
     assert all(float(seconds) > 0 for row in rows for seconds in re.findall(r"([\d.]+) s,", row))
