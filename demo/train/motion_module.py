@@ -121,7 +121,8 @@ def main(argv: list[str]):
     pool = Run("motion_pool").load()
     if pool is None:
         pool = draw_clips(encoder, POOL, 0)
-        Run("motion_pool").save(pool)
+        if rank == 0:  # one worker writes
+            Run("motion_pool").save(pool)
     if state := stage.load():
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
