@@ -154,7 +154,7 @@ def insert(model, motion, who: str, *, strength=1.0, mask=None, over_all_frames=
         layers = places(unet)
 
         def add(place, h):
-            out = net.get_submodule(place)(h, len(batch.numbers), transformer_options)
+            out = net.get_submodule(place)(h, range(len(batch.numbers)), transformer_options)
             return out if mask is None and strength == 1 else out * strengths(strength, mask, batch.numbers, batch.clips, h)
 
         with temporal({place: layers[place] for place in motion.layout}, add), over_frames(norms(unet) if over_all_frames else (), batch.clips):

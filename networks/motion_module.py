@@ -22,9 +22,9 @@ class Size:
     attentions: int = 2
 
 
-def positions(frames: int, channels: int, like: torch.Tensor) -> torch.Tensor:
-    """Sinusoids [f,C]: sin in the even channels, cos in the odd ones, of position * 10000^(-2k/C)."""
-    position = torch.arange(frames, device=like.device)[:, None]
+def positions(numbers, channels: int, like: torch.Tensor) -> torch.Tensor:
+    """Sinusoids [f,C] of f frame numbers: sin in the even channels, cos in the odd ones, of number * 10000^(-2k/C)."""
+    position = torch.as_tensor(numbers, device=like.device)[:, None]
     angle = position * torch.exp(torch.arange(0, channels, 2, device=like.device) * (-math.log(10000.0) / channels))
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(1).to(like)
 
@@ -54,11 +54,11 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(TemporalBlock(size, dtype, device, operations) for _ in range(size.blocks))
         self.proj_out = operations.Linear(C, C, dtype=dtype, device=device)
 
-    def forward(self, x: torch.Tensor, frames: int, transformer_options: dict) -> torch.Tensor:
-        """What is to be added to x [c*f,C,h,w]."""
-        f, (C, h, w) = frames, x.shape[1:]
+    def forward(self, x: torch.Tensor, numbers, transformer_options: dict) -> torch.Tensor:
+        """What is to be added to x [c*f,C,h,w]. numbers: the position of each of a clip's f frames."""
+        f, (C, h, w) = len(numbers), x.shape[1:]
         y = self.norm(x).view(-1, f, C, h * w).permute(0, 3, 1, 2).reshape(-1, f, C)
-        y, pe = self.proj_in(y), positions(f, C, x)
+        y, pe = self.proj_in(y), positions(numbers, C, x)
         for block in self.transformer_blocks:
             y = block(y, pe, transformer_options)
         return self.proj_out(y).view(-1, h * w, f, C).permute(0, 2, 3, 1).reshape(x.shape)

@@ -34,7 +34,7 @@ def module(model, version: str = "v3", seed: int = 0, stored_positions: bool = T
             sd[base + name] = noise / shape[1] ** 0.5 if len(shape) > 1 else (1 if "norm" in name and name.endswith("weight") else 0) + 0.1 * noise
         if stored_positions:
             for i in (0, 1):
-                sd[f"{base}transformer_blocks.0.attention_blocks.{i}.pos_encoder.pe"] = positions(LENGTHS[version], c, torch.zeros(1))[None]
+                sd[f"{base}transformer_blocks.0.attention_blocks.{i}.pos_encoder.pe"] = positions(range(LENGTHS[version]), c, torch.zeros(1))[None]
     return sd
 
 

@@ -146,9 +146,9 @@ def timesteps(n: int) -> torch.Tensor:
     return torch.where(torch.rand(n) < 0.5, torch.randint(450, 900, (n,)), torch.randint(0, 1000, (n,)))
 
 
-def loss_of(unet, text, z0, near, ids, abar, control=lambda z, t, context: None, frames: int = 1):
-    """Of latents z0 [n*frames,4,h,w] with captions ids [n,77]; the frames of a clip share timestep and caption."""
-    t = timesteps(len(z0) // frames).repeat_interleave(frames)
+def loss_of(unet, text, z0, near, ids, abar, control=lambda z, t, context: None, frames: int = 1, levels=timesteps):
+    """Of latents z0 [n*frames,4,h,w] with captions ids [n,77], at the timesteps levels(n) [n]; the frames of a clip share timestep and caption."""
+    t = levels(len(z0) // frames).repeat_interleave(frames)
     a, eps = abar[t, None, None, None], torch.randn_like(z0)
     z = a.sqrt() * z0 + (1 - a).sqrt() * eps
     with torch.autocast("cpu", torch.bfloat16):

@@ -13,10 +13,10 @@ import torch
 from ..world import scene, shapes
 from .adapters import Lora, train, write
 from .common import WEIGHTS
-from .image_model import Tokens, load_encoder, loss_of
-from .motion_module import BATCH, alphas_cumprod, build_module, draw_clips, frozen_image_model, inserted, load_published_module
+from .image_model import Tokens, load_encoder
+from .motion_module import CLIPS, alphas_cumprod, build_module, draw_clips, frozen_image_model, load_published_module, loss_of_clips
 
-PAN, CLIPS = 44.0, 160
+PAN, POOL = 44.0, 240
 FILE = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
 
 
@@ -54,11 +54,12 @@ def main(argv: list[str]):
     load_published_module(net)
     net.requires_grad_(False)
     lora, tokens, abar = Lora(net, ".attention_blocks."), Tokens(), alphas_cumprod()
-    clips = draw_clips(load_encoder(), CLIPS, 1, panned_scene)
+    clips = draw_clips(load_encoder(), POOL, 1, panned_scene)
+
+    rng = random.Random("pan")
 
     def loss(pick, said):
-        return loss_of(unet, text, clips["z"][pick].float().flatten(0, 1), clips["near"][pick].flatten(0, 1), tokens(said), abar, frames=scene.FRAMES)
+        return loss_of_clips(unet, text, net, layers, clips, pick, said, tokens, abar, rng)
 
-    with inserted(net, layers):
-        train("motion_lora", int(argv[0]) if argv else 300, 2e-3, lora.parameters(), (None, [(c,) for c in clips["captions"]]), loss, 0.1,
-              lambda: write(published(lora), FILE), BATCH)
+    train("motion_lora", int(argv[0]) if argv else 600, 5e-3, lora.parameters(), (None, [(c,) for c in clips["captions"]]), loss, 0.1,
+          lambda: write(published(lora), FILE), CLIPS)

@@ -3,7 +3,9 @@
     COMFYUI_PATH=... python demo/run.py train.motion_module [steps]
     COMFYUI_PATH=... torchrun --nproc-per-node 2 demo/run.py train.motion_module [steps]     # twice the batch on two cores
 
-Clips of 16 frames; AnimateDiff's noise schedule, one timestep a clip; the loss is the image model's. The image model
+Clips of 16 frames; AnimateDiff's noise schedule, one timestep a clip; the loss is the image model's. Most steps see
+few frames of more clips, with much noise: which way the words send a shape is decided there, few frames tell it, and
+the network finds the words worth hearing sooner where it sees less else. The image model
 wears the LoRA of motion words (train.adapters), and neither learns. It goes on from its state file, else from the published module, else from nothing (take the file away for
 that). The learning rate falls to its end at `steps`.
 """
@@ -17,9 +19,11 @@ from safetensors.torch import load_file, save_file
 from ..world import scene
 from .adapters import wear_motion_words
 from .common import WEIGHTS, Average, Run, initialise, warm_cosine
-from .image_model import OPTIONS, Tokens, build, focus, group_norm_fp32, load_encoder, load_published, loss_of
+from .image_model import OPTIONS, Tokens, build, focus, group_norm_fp32, load_encoder, load_published, loss_of, timesteps
 
-BATCH, POOL, FRAMES, NO_PROMPT, LR = 2, 240, scene.FRAMES, 0.1, 1e-3
+BATCH, POOL, FRAMES, NO_PROMPT, LR = 32, 240, scene.FRAMES, 0.1, 1e-3  # BATCH: frames
+FEW, MOSTLY = 4, 0.75  # frames of a clip in a step that sees few; the share of such steps
+CLIPS = BATCH // FEW   # of such a step
 FILE = WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
 
 
@@ -70,7 +74,7 @@ def save(net, layers, steps: int) -> None:
         base = f"{place}.temporal_transformer."
         sd |= {base + k: v for k, v in transformer.state_dict().items()}
         C = transformer.proj_in.in_features
-        sd |= {f"{base}transformer_blocks.0.attention_blocks.{i}.pos_encoder.pe": positions(FRAMES, C, torch.zeros(1))[None] for i in (0, 1)}
+        sd |= {f"{base}transformer_blocks.0.attention_blocks.{i}.pos_encoder.pe": positions(range(FRAMES), C, torch.zeros(1))[None] for i in (0, 1)}
     FILE.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.half().contiguous() for k, v in sd.items()}, FILE, metadata={"steps": str(steps)})
 
@@ -99,11 +103,26 @@ def share(grads: list, workers: int) -> None:
         g.copy_(mean.view_as(g))
 
 
-def inserted(net, layers: dict):
-    """Meanwhile the module `net` runs at its places. contiguous: torch's GroupNorm crashes going backward from a
+def inserted(net, layers: dict, numbers):
+    """Meanwhile the module `net` runs at its places, on clips of the frames `numbers`. contiguous: torch's GroupNorm crashes going backward from a
     channels-last input to a gradient that is none."""
     from ...attention_patches.motion_layers import temporal
-    return temporal(layers, lambda place, h: net.get_submodule(place)(h.contiguous(), FRAMES, OPTIONS))
+    return temporal(layers, lambda place, h: net.get_submodule(place)(h.contiguous(), numbers, OPTIONS))
+
+
+def high_noise(n: int) -> torch.Tensor:
+    """Timesteps at which the motion is decided."""
+    return torch.randint(600, 1000, (n,))
+
+
+def loss_of_clips(unet, text, net, layers: dict, pool: dict, pick, captions, tokens, abar, rng) -> torch.Tensor:
+    """One step's: of those of the clips `pick` that make up BATCH frames. rng draws which frames are seen."""
+    few, spread = rng.random() < MOSTLY, FRAMES // FEW
+    numbers = [i * spread + rng.randrange(spread) for i in range(FEW)] if few else list(range(FRAMES))
+    pick, captions = (chosen[:BATCH // len(numbers)] for chosen in (pick, captions))
+    z, near = (pool[k][pick][:, numbers].flatten(0, 1) for k in ("z", "near"))
+    with inserted(net, layers, numbers):
+        return loss_of(unet, text, z.float(), near, tokens(captions), abar, frames=len(numbers), levels=high_noise if few else timesteps)
 
 
 def main(argv: list[str]):
@@ -132,31 +151,30 @@ def main(argv: list[str]):
         average = Average([net], 0.995)
     average.n = start
     rng, losses = random.Random(), []
-    with inserted(net, layers):
-        for step in range(start, steps):
-            rng.seed(f"motion {step} {rank}")
-            torch.manual_seed(step * workers + rank)
-            if step % 20 == 19:  # the pool is renewed while training runs
-                at = (step // 20 * 6) % POOL
-                new = draw_clips(encoder, 6, step * workers + rank)
-                pool["z"][at:at + 6], pool["near"][at:at + 6], pool["captions"][at:at + 6] = new["z"], new["near"], new["captions"]
-            pick = [rng.randrange(POOL) for _ in range(BATCH)]
-            ids = tokens(["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick])
-            loss = loss_of(unet, text, pool["z"][pick].float().flatten(0, 1), pool["near"][pick].flatten(0, 1), ids, abar, frames=FRAMES)
-            for g in optimiser.param_groups:
-                g["lr"] = warm_cosine(step, steps, LR, warm=100, start=began)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            if workers > 1:
-                share([p.grad for p in parameters], workers)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            average.update()
-            losses.append(loss.item())
-            if rank == 0 and ((step + 1) % 50 == 0 or step + 1 == steps):
-                stage.log(step=step + 1, loss=sum(losses) / len(losses))
-                losses.clear()
-                stage.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1, "began": began})
-                average.swap()
-                save(net, layers, step + 1)
-                average.swap()
+    for step in range(start, steps):
+        rng.seed(f"motion {step} {rank}")
+        torch.manual_seed(step * workers + rank)
+        if step % 20 == 19:  # the pool is renewed while training runs
+            at = (step // 20 * 6) % POOL
+            new = draw_clips(encoder, 6, step * workers + rank)
+            pool["z"][at:at + 6], pool["near"][at:at + 6], pool["captions"][at:at + 6] = new["z"], new["near"], new["captions"]
+        pick = [rng.randrange(POOL) for _ in range(CLIPS)]
+        said = ["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick]
+        loss = loss_of_clips(unet, text, net, layers, pool, pick, said, tokens, abar, rng)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        for g in optimiser.param_groups:
+            g["lr"] = warm_cosine(step, steps, LR, warm=100, start=began)
+        if workers > 1:
+            share([p.grad for p in parameters], workers)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        average.update()
+        losses.append(loss.item())
+        if rank == 0 and ((step + 1) % 50 == 0 or step + 1 == steps):
+            stage.log(step=step + 1, loss=sum(losses) / len(losses))
+            losses.clear()
+            stage.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1, "began": began})
+            average.swap()
+            save(net, layers, step + 1)
+            average.swap()
