@@ -14,7 +14,8 @@ from ..world import scene, shapes
 from .adapters import Lora, train, write
 from .common import WEIGHTS
 from .image_model import Tokens, load_encoder
-from .motion_module import CLIPS, alphas_cumprod, build_module, draw_clips, frozen_image_model, load_published_module, loss_of_clips
+from .motion_module import READ, alphas_cumprod, draw_clips, loss_of_clips, published
+from .motion_readers import MotionReaders
 
 PAN, POOL = 44.0, 240
 FILE = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
@@ -38,7 +39,7 @@ def panned_scene(rng: random.Random) -> scene.Scene:
             return replace(s, bodies=(body,), kind="plain")
 
 
-def published(lora: Lora) -> dict:
+def as_published(lora: Lora) -> dict:
     """Its tensors in AnimateDiff's names."""
     sd = {}
     for name, (down, up) in lora.pairs.items():
@@ -49,17 +50,13 @@ def published(lora: Lora) -> dict:
 
 def main(argv: list[str]):
     torch.manual_seed(1)
-    unet, text = frozen_image_model()
-    net, layers = build_module(unet)
-    load_published_module(net)
+    unet, text, net, layers, _ = published()
     net.requires_grad_(False)
-    lora, tokens, abar = Lora(net, ".attention_blocks."), Tokens(), alphas_cumprod()
+    lora, readers, tokens, abar, rng = Lora(net, ".attention_blocks."), MotionReaders(net, layers), Tokens(), alphas_cumprod(), random.Random("pan")
     clips = draw_clips(load_encoder(), POOL, 1, panned_scene)
 
-    rng = random.Random("pan")
+    def loss(*_):
+        loss, read = loss_of_clips(unet, text, net, layers, readers, clips, lambda pick: [clips["captions"][i] for i in pick], tokens, abar, rng)
+        return loss + READ * read
 
-    def loss(pick, said):
-        return loss_of_clips(unet, text, net, layers, clips, pick, said, tokens, abar, rng)
-
-    train("motion_lora", int(argv[0]) if argv else 600, 5e-3, lora.parameters(), (None, [(c,) for c in clips["captions"]]), loss, 0.1,
-          lambda: write(published(lora), FILE), CLIPS)
+    train("motion_lora", int(argv[0]) if argv else 600, 5e-3, [*lora.parameters(), *readers.parameters()], (None, [("",)]), loss, 0.0, lambda: write(as_published(lora), FILE), 1)

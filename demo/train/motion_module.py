@@ -3,11 +3,13 @@
     COMFYUI_PATH=... python demo/run.py train.motion_module [steps]
     COMFYUI_PATH=... torchrun --nproc-per-node 2 demo/run.py train.motion_module [steps]     # twice the batch on two cores
 
-Clips of 16 frames; AnimateDiff's noise schedule, one timestep a clip; the loss is the image model's. Most steps see
-few frames of more clips, with much noise: which way the words send a shape is decided there, few frames tell it, and
-the network finds the words worth hearing sooner where it sees less else. The image model
-wears the LoRA of motion words (train.adapters), and neither learns. It goes on from its state file, else from the published module, else from nothing (take the file away for
-that). The learning rate falls to its end at `steps`.
+Clips of 16 frames; AnimateDiff's noise schedule, one timestep a clip; the loss is the image model's, and that of linear
+readers after each layer (demo/train/motion_readers.py). Three kinds of step take turns: few frames of many clips at high
+noise, where it is decided which way a shape goes and few frames tell it; whole clips at middle noise, many of them
+spinning, which is the slowest to be learned; whole clips at all levels.
+
+The image model wears the LoRA of motion words (train.adapters), and neither learns. It goes on from its state file, else
+from the published module, else from nothing (take the file away for that). The learning rate falls to its end at `steps`.
 """
 import os
 import random
@@ -20,10 +22,13 @@ from ..world import scene
 from .adapters import wear_motion_words
 from .common import WEIGHTS, Average, Run, initialise, warm_cosine
 from .image_model import OPTIONS, Tokens, build, focus, group_norm_fp32, load_encoder, load_published, loss_of, timesteps
+from .motion_readers import MotionReaders, path
 
 BATCH, POOL, FRAMES, NO_PROMPT, LR = 32, 240, scene.FRAMES, 0.1, 1e-3  # BATCH: frames
-FEW, MOSTLY = 4, 0.75  # frames of a clip in a step that sees few; the share of such steps
-CLIPS = BATCH // FEW   # of such a step
+READ, READING = 3.0, 3e-3  # weight of the readers' loss at the highest learning rate; their own learning rate
+FEW = 4                    # frames of a clip in a step that sees few
+KINDS = {"few": 0.35, "middle": 0.5, "all": 0.15}  # of steps, and their shares
+MIDDLE = 3.0               # weight of a step at middle noise, where the loss is small
 FILE = WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
 
 
@@ -38,15 +43,16 @@ def alphas_cumprod() -> torch.Tensor:
 
 @torch.no_grad()
 def draw_clips(encoder, n: int, seed: int, draw=scene.random_scene) -> dict:
-    """{z [n,FRAMES,4,16,16] fp16, near [n,FRAMES,1,16,16] bool, captions} of scenes that `draw` makes of a generator."""
-    rng, z, near, captions = random.Random(f"clips {seed}"), [], [], []
+    """{z [n,FRAMES,4,16,16] fp16, near [n,FRAMES,1,16,16] bool, paths [n,FRAMES,4], captions} of scenes that `draw` makes of a generator."""
+    rng, z, near, paths, captions = random.Random(f"clips {seed}"), [], [], [], []
     for _ in range(n):
         s = draw(rng)
         with torch.autocast("cpu", torch.bfloat16):
             z.append(encoder(s.clip(FRAMES).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)).half())
         near.append(torch.stack([focus(s, i / (FRAMES - 1)) for i in range(FRAMES)]))
+        paths.append(path(s, FRAMES))
         captions.append(s.caption())
-    return {"z": torch.stack(z), "near": torch.stack(near), "captions": captions}
+    return {"z": torch.stack(z), "near": torch.stack(near), "paths": torch.stack(paths), "captions": captions}
 
 
 def build_module(unet):
@@ -95,6 +101,13 @@ def frozen_image_model() -> tuple:
     return unet.requires_grad_(False), text.requires_grad_(False)
 
 
+def published() -> tuple:
+    """(unet, text encoder, the published module, {place: layer of the UNet}, the module's steps)."""
+    unet, text = frozen_image_model()
+    net, layers = build_module(unet)
+    return unet, text, net, layers, load_published_module(net)
+
+
 def share(grads: list, workers: int) -> None:
     """Gives every worker the mean of their gradients."""
     flat = torch.cat([g.flatten() for g in grads])
@@ -103,26 +116,47 @@ def share(grads: list, workers: int) -> None:
         g.copy_(mean.view_as(g))
 
 
-def inserted(net, layers: dict, numbers):
-    """Meanwhile the module `net` runs at its places, on clips of the frames `numbers`. contiguous: torch's GroupNorm crashes going backward from a
-    channels-last input to a gradient that is none."""
+def inserted(net, layers: dict, numbers, seen: dict):
+    """Meanwhile the module `net` runs at its places, on clips of the frames `numbers`; the features after it are kept in
+    `seen`. contiguous: torch's GroupNorm crashes going backward from a channels-last input to a gradient that is none."""
     from ...attention_patches.motion_layers import temporal
-    return temporal(layers, lambda place, h: net.get_submodule(place)(h.contiguous(), numbers, OPTIONS))
+
+    def add(place, h):
+        out = net.get_submodule(place)(h.contiguous(), numbers, OPTIONS)
+        seen[place] = h + out
+        return out
+
+    return temporal(layers, add)
 
 
 def high_noise(n: int) -> torch.Tensor:
-    """Timesteps at which the motion is decided."""
+    """Timesteps at which it is decided where a shape goes."""
     return torch.randint(600, 1000, (n,))
 
 
-def loss_of_clips(unet, text, net, layers: dict, pool: dict, pick, captions, tokens, abar, rng) -> torch.Tensor:
-    """One step's: of those of the clips `pick` that make up BATCH frames. rng draws which frames are seen."""
-    few, spread = rng.random() < MOSTLY, FRAMES // FEW
-    numbers = [i * spread + rng.randrange(spread) for i in range(FEW)] if few else list(range(FRAMES))
-    pick, captions = (chosen[:BATCH // len(numbers)] for chosen in (pick, captions))
-    z, near = (pool[k][pick][:, numbers].flatten(0, 1) for k in ("z", "near"))
-    with inserted(net, layers, numbers):
-        return loss_of(unet, text, z.float(), near, tokens(captions), abar, frames=len(numbers), levels=high_noise if few else timesteps)
+def middle_noise(n: int) -> torch.Tensor:
+    """Timesteps at which it is decided how a shape turns."""
+    return torch.randint(250, 800, (n,))
+
+
+def few_frames(rng) -> list:
+    """The numbers of FEW frames, spread over the clip."""
+    spread = FRAMES // FEW
+    return [i * spread + rng.randrange(spread) for i in range(FEW)]
+
+
+def loss_of_clips(unet, text, net, layers: dict, readers: MotionReaders, pool: dict, captions, tokens, abar, rng) -> tuple:
+    """One step's (loss, readers' loss), of clips that make up BATCH frames, by the captions that captions([index]) returns. rng draws what is seen."""
+    kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
+    numbers = few_frames(rng) if kind == "few" else list(range(FRAMES))
+    every = range(len(pool["captions"]))
+    spinning = [i for i in every if "spinning" in pool["captions"][i]] or every
+    pick = [rng.choice(spinning if kind == "middle" and rng.random() < 0.5 else every) for _ in range(BATCH // len(numbers))]
+    z, near, paths = (pool[k][pick][:, numbers].flatten(0, 1) for k in ("z", "near", "paths"))
+    with inserted(net, layers, numbers, readers.seen):
+        levels = {"few": high_noise, "middle": middle_noise, "all": timesteps}[kind]
+        loss = loss_of(unet, text, z.float(), near, tokens(captions(pick)), abar, frames=len(numbers), levels=levels)
+    return MIDDLE * loss if kind == "middle" else loss, readers.loss(near, paths)
 
 
 def main(argv: list[str]):
@@ -134,7 +168,9 @@ def main(argv: list[str]):
     unet, text = frozen_image_model()
     net, layers = build_module(unet)
     encoder, tokens, abar, stage = load_encoder(), Tokens(), alphas_cumprod(), Run("motion_module")
-    parameters = list(net.parameters())
+    readers = MotionReaders(net, layers)
+    parameters, of_readers = list(net.parameters()), readers.parameters()
+    reading = torch.optim.AdamW(of_readers, lr=READING, fused=True)
     optimiser, average, start = torch.optim.AdamW(parameters, lr=LR, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Average([net], 0.995), 0
     began = 0  # the step at which the learning rate starts
     pool = Run("motion_pool").load()
@@ -145,6 +181,8 @@ def main(argv: list[str]):
     if state := stage.load():
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
+        for p, kept in zip(of_readers, state.get("readers", ())):
+            p.data.copy_(kept)
         average.mean, start, began = state["mean"], state["step"], state["began"]
     elif FILE.exists():
         start = began = load_published_module(net)
@@ -158,23 +196,24 @@ def main(argv: list[str]):
             at = (step // 20 * 6) % POOL
             new = draw_clips(encoder, 6, step * workers + rank)
             pool["z"][at:at + 6], pool["near"][at:at + 6], pool["captions"][at:at + 6] = new["z"], new["near"], new["captions"]
-        pick = [rng.randrange(POOL) for _ in range(CLIPS)]
-        said = ["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick]
-        loss = loss_of_clips(unet, text, net, layers, pool, pick, said, tokens, abar, rng)
+        loss, read = loss_of_clips(unet, text, net, layers, readers, pool, lambda pick: ["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick], tokens, abar, rng)
+        lr = warm_cosine(step, steps, LR, warm=100, start=began)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        reading.zero_grad(set_to_none=True)
+        (loss + READ * lr / LR * read).backward()  # towards the end the picture alone counts
         for g in optimiser.param_groups:
-            g["lr"] = warm_cosine(step, steps, LR, warm=100, start=began)
+            g["lr"] = lr
         if workers > 1:
-            share([p.grad for p in parameters], workers)
+            share([p.grad for p in (*parameters, *of_readers)], workers)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
+        reading.step()
         average.update()
-        losses.append(loss.item())
+        losses.append((loss.item(), read.item()))
         if rank == 0 and ((step + 1) % 50 == 0 or step + 1 == steps):
-            stage.log(step=step + 1, loss=sum(losses) / len(losses))
+            stage.log(step=step + 1, **{name: sum(values) / len(values) for name, values in zip(("loss", "read"), zip(*losses))})
             losses.clear()
-            stage.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1, "began": began})
+            stage.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1, "began": began, "readers": of_readers})
             average.swap()
             save(net, layers, step + 1)
             average.swap()
