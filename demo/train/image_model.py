@@ -53,13 +53,18 @@ def load_encoder():
     return vae.taesd_encoder.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
-def focus(s: scene.Scene, t: float) -> torch.Tensor:
-    """[1,16,16] bool: latent cells in which a shape lies, or that are less than a cell away from one."""
-    near = torch.zeros(1, 16, 16, dtype=torch.bool)
+def distance(s: scene.Scene, t: float) -> torch.Tensor:
+    """[1,16,16]: how far each latent cell is from the nearest outline, in cells, negative inside."""
+    nearest = torch.full((1, 16, 16), torch.inf)
     for body in s.bodies:
         x, y, size, angle = (torch.tensor([v]) for v in body.at(t))
-        near |= shapes.outline_distance(body.shape, torch.stack([x, y], 1) / 8, size / 8, angle, 16, 16) < 1
-    return near
+        nearest = nearest.minimum(shapes.outline_distance(body.shape, torch.stack([x, y], 1) / 8, size / 8, angle, 16, 16))
+    return nearest
+
+
+def focus(s: scene.Scene, t: float) -> torch.Tensor:
+    """[1,16,16] bool: latent cells in which a shape lies, or that are less than a cell away from one."""
+    return distance(s, t) < 1
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import random
 import torch
 import torch.nn.functional as F
 
+from ..world import shapes
 from .image_model import OPTIONS, Tokens, load_encoder
 from .motion_module import FEW, FRAMES, alphas_cumprod, draw_clips, high_noise, published, save
 from .motion_readers import readers_loss
@@ -31,7 +32,7 @@ def catch(unet, text, net, layers: dict) -> tuple:
     def add(place, h):
         layer = net.get_submodule(place)
         out = layer(h.contiguous(), range(FRAMES), OPTIONS)
-        lies, cells = F.adaptive_avg_pool2d(clips["near"].flatten(0, 1).float(), h.shape[2:]), torch.randint(h.shape[2] * h.shape[3], (CELLS,))
+        lies, cells = F.adaptive_avg_pool2d(shapes.coverage(clips["distance"].flatten(0, 1).float()), h.shape[2:]), torch.randint(h.shape[2] * h.shape[3], (CELLS,))
         caught[place].append([x.flatten(2)[:, :, cells].unflatten(0, (CLIPS, FRAMES)).permute(0, 3, 1, 2).flatten(0, 1).half() for x in (layer.norm(h.float()), h, h + out, lies)])
         return out
 

@@ -18,10 +18,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ..world import scene
+from ..world import scene, shapes
 from .adapters import wear_motion_words
 from .common import WEIGHTS, Average, Run, initialise, warm_cosine
-from .image_model import OPTIONS, Tokens, build, focus, group_norm_fp32, load_encoder, load_published, loss_of, timesteps
+from .image_model import OPTIONS, Tokens, build, distance, group_norm_fp32, load_encoder, load_published, loss_of, timesteps
 from .motion_readers import MotionReaders, path
 
 BATCH, POOL, FRAMES, NO_PROMPT, LR = 32, 240, scene.FRAMES, 0.1, 1e-3  # BATCH: frames
@@ -43,16 +43,16 @@ def alphas_cumprod() -> torch.Tensor:
 
 @torch.no_grad()
 def draw_clips(encoder, n: int, seed: int, draw=scene.random_scene) -> dict:
-    """{z [n,FRAMES,4,16,16] fp16, near [n,FRAMES,1,16,16] bool, paths [n,FRAMES,4], captions} of scenes that `draw` makes of a generator."""
-    rng, z, near, paths, captions = random.Random(f"clips {seed}"), [], [], [], []
+    """{z [n,FRAMES,4,16,16] fp16, distance [n,FRAMES,1,16,16] fp16 (cells to the outline), paths [n,FRAMES,4], captions} of scenes that `draw` makes of a generator."""
+    rng, z, distances, paths, captions = random.Random(f"clips {seed}"), [], [], [], []
     for _ in range(n):
         s = draw(rng)
         with torch.autocast("cpu", torch.bfloat16):
             z.append(encoder(s.clip(FRAMES).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)).half())
-        near.append(torch.stack([focus(s, i / (FRAMES - 1)) for i in range(FRAMES)]))
+        distances.append(torch.stack([distance(s, i / (FRAMES - 1)) for i in range(FRAMES)]).half())
         paths.append(path(s, FRAMES))
         captions.append(s.caption())
-    return {"z": torch.stack(z), "near": torch.stack(near), "paths": torch.stack(paths), "captions": captions}
+    return {"z": torch.stack(z), "distance": torch.stack(distances), "paths": torch.stack(paths), "captions": captions}
 
 
 def build_module(unet):
@@ -152,11 +152,11 @@ def loss_of_clips(unet, text, net, layers: dict, readers: MotionReaders, pool: d
     every = range(len(pool["captions"]))
     spinning = [i for i in every if "spinning" in pool["captions"][i]] or every
     pick = [rng.choice(spinning if kind == "middle" and rng.random() < 0.5 else every) for _ in range(BATCH // len(numbers))]
-    z, near, paths = (pool[k][pick][:, numbers].flatten(0, 1) for k in ("z", "near", "paths"))
+    z, far, paths = (pool[k][pick][:, numbers].flatten(0, 1) for k in ("z", "distance", "paths"))
     with inserted(net, layers, numbers, readers.seen):
         levels = {"few": high_noise, "middle": middle_noise, "all": timesteps}[kind]
-        loss = loss_of(unet, text, z.float(), near, tokens(captions(pick)), abar, frames=len(numbers), levels=levels)
-    return MIDDLE * loss if kind == "middle" else loss, readers.loss(near, paths)
+        loss = loss_of(unet, text, z.float(), far < 1, tokens(captions(pick)), abar, frames=len(numbers), levels=levels)
+    return MIDDLE * loss if kind == "middle" else loss, readers.loss(shapes.coverage(far.float()), paths)
 
 
 def main(argv: list[str]):
@@ -195,7 +195,8 @@ def main(argv: list[str]):
         if step % 20 == 19:  # the pool is renewed while training runs
             at = (step // 20 * 6) % POOL
             new = draw_clips(encoder, 6, step * workers + rank)
-            pool["z"][at:at + 6], pool["near"][at:at + 6], pool["captions"][at:at + 6] = new["z"], new["near"], new["captions"]
+            for k, kept in pool.items():
+                kept[at:at + 6] = new[k]
         loss, read = loss_of_clips(unet, text, net, layers, readers, pool, lambda pick: ["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick], tokens, abar, rng)
         lr = warm_cosine(step, steps, LR, warm=100, start=began)
         optimiser.zero_grad(set_to_none=True)

@@ -36,11 +36,11 @@ class MotionReaders:
     def parameters(self) -> list:
         return [p for head in self.heads.values() for p in head.parameters()]
 
-    def loss(self, near: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-        """near [c*f,1,h,w]: where the shape lies; paths [c*f,4]. Every cell is read by itself."""
+    def loss(self, covered: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
+        """covered [c*f,1,h,w]: how much of each cell the shape covers; paths [c*f,4]. Every cell is read by itself."""
         losses = []
         for place, head in self.heads.items():
             x = self.seen[place].float()
-            lies = F.adaptive_avg_pool2d(near.float(), x.shape[2:]).flatten(2).mT
+            lies = F.adaptive_avg_pool2d(covered, x.shape[2:]).flatten(2).mT
             losses.append(readers_loss(head(F.group_norm(x, 32).flatten(2).mT), lies, paths[:, None]))
         return sum(losses) / len(losses)
