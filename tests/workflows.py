@@ -11,6 +11,7 @@ ALL = [*FOR_USERS, *FOR_DEMO]
 SMALL = {("KSampler", "steps"): 2, ("FF_I2VZero", "steps"): 10, ("MotionAwareInversion", "steps"): 8}  # widgets by node type
 TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FF_I2VZero", "frames"): 3,
         ("MotionNoiseInit", "frames"): 3, ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3}
+LONG = {("EmptyLatentImage", "batch_size"): 20}  # two windows
 
 
 def name(path) -> str:
@@ -41,8 +42,8 @@ def with_demo_models(graph: dict) -> dict:
 
 
 def small_graph(path, info: dict, image: str, **values) -> dict:
-    """API format, quick to run: few steps; the SD1.5 ones on the demo's models, 128 pixels, three frames. values as for the demo command."""
-    ui = change(workflow.load(path), info, SMALL if path in FOR_DEMO else TINY)
+    """API format, quick to run: few steps; the SD1.5 ones on the demo's models, 128 pixels, three frames (long ones two windows). values as for the demo command."""
+    ui = change(workflow.load(path), info, {**(SMALL if path in FOR_DEMO else TINY), **(LONG if "long" in path.name else {})})
     return with_demo_models(workflow.to_api(workflow.set_values(ui, info, image=image if workflow.takes_picture(ui) else None, **values), info))
 
 

@@ -36,7 +36,7 @@ def complaint(kind: str, options: dict, value) -> str | None:
 
 
 def test_there_are_workflows_for_users_and_their_twins_for_the_demo():
-    wanted = {"PCFA.json", "I2V-Zero.json", "PiLife.json", "PiLife with LoRA and ControlNet.json", "AnimateDiff.json"}
+    wanted = {"PCFA.json", "I2V-Zero.json", "PiLife.json", "PiLife with LoRA and ControlNet.json", "AnimateDiff.json", "AnimateDiff long video.json"}
     assert {p.name for p in workflows.FOR_USERS} == {p.name for p in workflows.FOR_DEMO} >= wanted
     for user, demo in zip(workflows.FOR_USERS, workflows.FOR_DEMO):
         kinds = [sorted(n["type"] for n in workflow.load(p)["nodes"] if n["type"] != "VAELoader") for p in (user, demo)]
