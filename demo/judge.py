@@ -21,14 +21,27 @@ UNLIKE = 0.13        # distance of the harmonics beyond which an outline is none
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape. centre [px] (x, y); size [px]: radius of the disc of equal area; angle: radians clockwise, in one turn of its symmetry (circle: 0)."""
+    """One shape. centre [px] (x, y); size [px]: radius of the disc of equal area."""
     name: str | None  # one of shapes.SHAPES; None: an outline unlike all of them
+    nearest: str      # the one that it is least unlike
     colour: str
     rgb: tuple
     centre: tuple
     size: float
-    angle: float
+    harmonics: dict   # {n: c_n}, n in ORDERS
     mask: np.ndarray  # [H,W] bool
+
+    def angle_as(self, name: str) -> float:
+        """Radians clockwise from upright, in one turn of the symmetry of a shape, if this is such a one (circle: 0)."""
+        tips = shapes.TIPS[name]
+        if not tips:
+            return 0.0
+        sector = 2 * math.pi / tips
+        return float((np.angle(self.harmonics[tips]) / tips - (sector / 2 if name == "square" else 0.0)) % sector)
+
+    @property
+    def angle(self) -> float:
+        return self.angle_as(self.nearest)
 
 
 @dataclass(frozen=True)
@@ -95,13 +108,8 @@ def shape_of(rgb: np.ndarray, mask: np.ndarray) -> Shape:
     seen = np.array([abs(c[n]) for n in ORDERS])
     gaps = {name: float(np.linalg.norm(seen - ideal)) for name, ideal in templates().items()}
     name = min(gaps, key=gaps.get)
-    tips = shapes.TIPS[name]
-    angle = 0.0
-    if tips:
-        sector = 2 * math.pi / tips
-        angle = (np.angle(c[tips]) / tips - (sector / 2 if name == "square" else 0.0)) % sector
     colour = palette.NAMES[int(np.linalg.norm(palette.RGB.numpy() - rgb, axis=1).argmin())]
-    return Shape(name if gaps[name] < UNLIKE else None, colour, tuple(map(float, rgb)), tuple(map(float, centre)), math.sqrt(len(x) / math.pi), float(angle), mask)
+    return Shape(name if gaps[name] < UNLIKE else None, name, colour, tuple(map(float, rgb)), tuple(map(float, centre)), math.sqrt(len(x) / math.pi), c, mask)
 
 
 def judge(image) -> Verdict:

@@ -38,8 +38,8 @@ def turned(angles: list, name: str) -> float:
     return float(np.diff(np.unwrap(angles, period=2 * math.pi / tips)).sum()) if tips else 0.0
 
 
-def motion_of(clip: np.ndarray) -> str | None:
-    """One of WORDS for a clip [F,H,W,3] in 0..1; None when too few frames show a shape."""
+def change_of(clip: np.ndarray) -> dict | None:
+    """{"x", "y": px; "growth": logarithm of the ratio of sizes; "turn": radians} from the first frames to the last of a clip [F,H,W,3] in 0..1; None when too few frames show a shape."""
     seen = [s.shapes[0] for s in map(judge, clip) if s.shapes]
     if len(seen) < 0.75 * len(clip):
         return None
@@ -48,18 +48,26 @@ def motion_of(clip: np.ndarray) -> str | None:
     def change(values):
         return np.mean(values[-ends:], 0) - np.mean(values[:ends], 0)
 
-    dx, dy = change([s.centre for s in seen])
-    growth = float(change([math.log(s.size) for s in seen]))
-    names = [s.name for s in seen]
-    turn = turned([s.angle for s in seen], max(set(names), key=names.count))
-    found = {"moving right": dx / TRAVEL, "moving left": -dx / TRAVEL, "moving down": dy / TRAVEL, "moving up": -dy / TRAVEL,
-             "growing": growth / math.log(RATIO), "shrinking": -growth / math.log(RATIO), "spinning": abs(turn) / TURN}
+    x, y = change([s.centre for s in seen])
+    outlines = [s.nearest for s in seen]  # a badly drawn shape may turn all the same
+    outline = max(sorted(set(outlines)), key=outlines.count)
+    turn = turned([s.angle_as(outline) for s in seen], outline)
+    return {"x": x, "y": y, "growth": float(change([math.log(s.size) for s in seen])), "turn": turn}
+
+
+def motion_of(clip: np.ndarray) -> str | None:
+    """One of WORDS for a clip [F,H,W,3] in 0..1; None when too few frames show a shape."""
+    c = change_of(clip)
+    if c is None:
+        return None
+    found = {"moving right": c["x"] / TRAVEL, "moving left": -c["x"] / TRAVEL, "moving down": c["y"] / TRAVEL, "moving up": -c["y"] / TRAVEL,
+             "growing": c["growth"] / math.log(RATIO), "shrinking": -c["growth"] / math.log(RATIO), "spinning": abs(c["turn"]) / TURN}
     word = max(found, key=found.get)
     return word if found[word] >= 1 else "standing still"
 
 
-def moving_model() -> tuple:
-    """(model with LoRA and motion module, clip with the LoRA, vae), as the workflow AnimateDiff wires them."""
+def moving_model(change=lambda module: module) -> tuple:
+    """(model with LoRA and motion module, clip with the LoRA, vae), as the workflow AnimateDiff wires them. change: of the motion module."""
     model, clip, vae = in_process.load()
     import comfy.sd
     import comfy.utils
@@ -67,7 +75,8 @@ def moving_model() -> tuple:
     from ...networks.motion_module_files import motion_module
     from ...nodes.motion_module import MotionModuleApply
     model, clip = comfy.sd.load_lora_for_models(model, clip, comfy.utils.load_torch_file(str(LORA)), 1.0, 1.0)
-    return MotionModuleApply.execute(model, motion_module(comfy.utils.load_torch_file(str(MODULE)), MODULE.name), 1.0, 0.0, 1.0).result[0], clip, vae
+    module = change(motion_module(comfy.utils.load_torch_file(str(MODULE)), MODULE.name))
+    return MotionModuleApply.execute(model, module, 1.0, 0.0, 1.0).result[0], clip, vae
 
 
 @torch.inference_mode()

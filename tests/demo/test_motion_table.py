@@ -1,9 +1,12 @@
 """The motion that is measured in a drawn clip is the one that it was drawn with."""
 import math
+import random
 
 import pytest
 import torch
+from firstframe.demo.judge import judge
 from firstframe.demo.tables import motion
+from firstframe.demo.world import scene
 
 
 @pytest.mark.parametrize("word", motion.WORDS)
@@ -15,6 +18,14 @@ def test_drawn_clips_are_told(word):
 
 def test_no_shape_no_motion():
     assert motion.motion_of(torch.full((16, 128, 128, 3), 0.4).numpy()) is None
+
+
+def test_a_badly_drawn_shape_turns_too():
+    s = scene.make_scene(random.Random(3), [("star", "red", "spinning")], "blue", "plain")
+    clip = s.clip().permute(0, 3, 1, 2)
+    tall = torch.nn.functional.interpolate(clip, size=(192, 128), mode="bilinear")[:, :, 32:160].permute(0, 2, 3, 1)
+    names = [judge(f).shapes[0].name for f in tall]
+    assert names.count(None) > len(names) / 2 and motion.motion_of(tall.numpy()) == "spinning"
 
 
 def test_turning_is_followed_through_the_symmetry():
