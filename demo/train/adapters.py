@@ -41,20 +41,34 @@ def outlines(images: torch.Tensor) -> torch.Tensor:
     return canny(images, LOW, HIGH)[1].to(torch.uint8)
 
 
-class Lora:
-    """Adds up @ down to the output of the linear layers of `net` whose name has `where` in it. pairs: {name: (down, up)}."""
+def low_rank(m) -> tuple:
+    """(down, up) beside a linear or a convolution layer."""
+    if isinstance(m, torch.nn.Linear):
+        return torch.nn.Linear(m.in_features, RANK, bias=False), torch.nn.Linear(RANK, m.out_features, bias=False)
+    return torch.nn.Conv2d(m.in_channels, RANK, m.kernel_size, m.stride, m.padding, bias=False), torch.nn.Conv2d(RANK, m.out_channels, 1, bias=False)
 
-    def __init__(self, net, where: str = ".transformer_blocks."):
+
+class Lora:
+    """Adds up(down(x)) to the output of the linear and convolution layers of `net` whose name has one of `where` in it. pairs: {name: (down, up)}."""
+
+    def __init__(self, net, *where: str):
         self.pairs = {}
         for name, m in net.named_modules():
-            if isinstance(m, torch.nn.Linear) and where in name:
-                down, up = torch.nn.Linear(m.in_features, RANK, bias=False), torch.nn.Linear(RANK, m.out_features, bias=False)
+            if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d)) and any(w in name for w in where):
+                down, up = self.pairs[name] = low_rank(m)
                 torch.nn.init.zeros_(up.weight)
-                self.pairs[name] = down, up
                 m.register_forward_hook(lambda m, args, out, down=down, up=up: out + up(down(args[0])))
 
     def parameters(self) -> list:
         return [layer.weight for pair in self.pairs.values() for layer in pair]
+
+    def load(self, sd: dict, prefix: str = "lora_unet_") -> None:
+        """Takes from `tensors` of another one what is there."""
+        for name, (down, up) in self.pairs.items():
+            key = prefix + name.replace(".", "_")
+            if f"{key}.lora_up.weight" in sd:
+                down.weight.data.copy_(sd[f"{key}.lora_down.weight"])
+                up.weight.data.copy_(sd[f"{key}.lora_up.weight"])
 
     def tensors(self, prefix: str = "lora_unet_") -> dict:
         sd = {}
@@ -69,14 +83,33 @@ def text_prefix(text) -> str:
     return "lora_te_" if any(name.startswith("text_model.") for name, _ in text.named_modules()) else "lora_te_text_model_"
 
 
+def wear(net, sd: dict, prefix: str) -> None:
+    """Adds a LoRA's tensors to the weights."""
+    for name, m in net.named_modules():
+        key = prefix + name.replace(".", "_")
+        if f"{key}.lora_up.weight" in sd:
+            up, down = (sd[f"{key}.lora_{part}.weight"].float().flatten(1) for part in ("up", "down"))
+            m.weight.data += (up @ down).view_as(m.weight)
+
+
 def wear_motion_words(unet, text) -> None:
     """Adds the published LoRA of motion words to the weights."""
     sd = load_file(MOTION_WORDS)
-    for net, prefix in ((unet, "lora_unet_"), (text, text_prefix(text))):
-        for name, m in net.named_modules():
-            key = prefix + name.replace(".", "_")
-            if f"{key}.lora_up.weight" in sd:
-                m.weight.data += sd[f"{key}.lora_up.weight"].float() @ sd[f"{key}.lora_down.weight"].float()
+    wear(unet, sd, "lora_unet_")
+    wear(text, sd, text_prefix(text))
+
+
+def learn_motion_words(unet, text) -> Lora:
+    """The UNet's part of the published LoRA, to go on learning, with the rest of the attention and ResBlocks' layers; the text encoder wears its own part."""
+    sd, lora = load_file(MOTION_WORDS), Lora(unet, ".transformer_blocks.", ".in_layers.", ".out_layers.")
+    wear(text, sd, text_prefix(text))
+    lora.load(sd)
+    return lora
+
+
+def save_motion_words(of_unet: Lora) -> None:
+    """Beside what the text encoder has."""
+    write({k: v for k, v in load_file(MOTION_WORDS).items() if k.startswith("lora_te_")} | of_unet.tensors(), MOTION_WORDS)
 
 
 class WordReaders:
@@ -159,7 +192,7 @@ def main(argv: list[str]):
     text.requires_grad_(False)
     encoder, tokens, abar = load_encoder(), Tokens(), alphas_cumprod()
     if kind == "lora":
-        lora, pool = Lora(unet), draw_latents(encoder, POOL, 1, night)
+        lora, pool = Lora(unet, ".transformer_blocks."), draw_latents(encoder, POOL, 1, night)
         z, _, near = pool
         train("lora", steps or 300, 1e-3, lora.parameters(), pool, lambda pick, said: loss_of(unet, text, z[pick].float(), near[pick], tokens(said), abar), 0.1,
               lambda: write(lora.tensors(), LORA))

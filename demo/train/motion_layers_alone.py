@@ -1,6 +1,7 @@
 """Teaches each layer of the motion module, by itself, what word and frame number make together.
 
     COMFYUI_PATH=... python demo/run.py train.motion_layers_alone
+    COMFYUI_PATH=... torchrun --nproc-per-node 2 demo/run.py train.motion_layers_alone     # every other layer each
 
 Steered by the last layer's loss alone, the module finds growing and shrinking, but after thousands of steps not yet left and
 right. A temporal layer sees one cell of the picture in all frames and nothing else; so features can be caught once, and
@@ -16,35 +17,47 @@ import torch.nn.functional as F
 
 from ..world import shapes
 from .image_model import OPTIONS, Tokens, load_encoder
-from .motion_module import FEW, FRAMES, alphas_cumprod, draw_clips, high_noise, published, save
+from .motion_module import (
+    FRAMES,
+    alphas_cumprod,
+    drawn_pool,
+    few_frames,
+    high_noise,
+    join_workers,
+    middle_noise,
+    pick_clips,
+    published,
+    save,
+)
 from .motion_readers import readers_loss
 
-CALLS, CLIPS, CELLS, STEPS, BATCH, LR = 130, 2, 32, 1400, 256, 2e-3  # BATCH: cells of four frames
+CALLS, CLIPS, CELLS, STEPS, BATCH, LR = 160, 2, 32, 1400, 64, 2e-3  # BATCH: cells of all frames
 
 
 @torch.no_grad()
-def catch(unet, text, net, layers: dict) -> tuple:
-    """({place: (features into the layer after its norm, the same before, what left it, whether a shape lies there)}, paths), each [n,FRAMES,C] over n cells."""
+def catch(unet, text, net, layers: dict, own: list, pool: dict, rng) -> tuple:
+    """({place of `own`: (features into the layer after its norm, the same before, what left it, how much of the cell is covered)}, paths), each [n,FRAMES,C] over n cells."""
     from ...attention_patches.motion_layers import temporal
-    encoder, tokens, abar, caught, paths = load_encoder(), Tokens(), alphas_cumprod(), {place: [] for place in layers}, []
-    clips = {}
+    tokens, abar, caught, paths, clips = Tokens(), alphas_cumprod(), {place: [] for place in own}, [], {}
 
     def add(place, h):
         layer = net.get_submodule(place)
         out = layer(h.contiguous(), range(FRAMES), OPTIONS)
-        lies, cells = F.adaptive_avg_pool2d(shapes.coverage(clips["distance"].flatten(0, 1).float()), h.shape[2:]), torch.randint(h.shape[2] * h.shape[3], (CELLS,))
-        caught[place].append([x.flatten(2)[:, :, cells].unflatten(0, (CLIPS, FRAMES)).permute(0, 3, 1, 2).flatten(0, 1).half() for x in (layer.norm(h.float()), h, h + out, lies)])
+        if place in own:
+            covered, cells = F.adaptive_avg_pool2d(clips["covered"], h.shape[2:]), torch.randint(h.shape[2] * h.shape[3], (CELLS,))
+            caught[place].append([x.flatten(2)[:, :, cells].unflatten(0, (CLIPS, FRAMES)).permute(0, 3, 1, 2).flatten(0, 1).half() for x in (layer.norm(h.float()), h, h + out, covered)])
         return out
 
     with temporal(layers, add):
         for i in range(CALLS):
-            clips = draw_clips(encoder, CLIPS, f"alone {i}")
-            t = high_noise(CLIPS).repeat_interleave(FRAMES)
-            a, z = abar[t, None, None, None], clips["z"].flatten(0, 1).float()
+            pick = pick_clips(pool["captions"], CLIPS, rng)
+            clips["covered"] = shapes.coverage(pool["distance"][pick].flatten(0, 1).float())
+            t = (middle_noise if i % 2 else high_noise)(CLIPS).repeat_interleave(FRAMES)
+            a, z = abar[t, None, None, None], pool["z"][pick].flatten(0, 1).float()
             with torch.autocast("cpu", torch.bfloat16):
-                context = text(input_ids=tokens(clips["captions"])).last_hidden_state.repeat_interleave(FRAMES, 0)
+                context = text(input_ids=tokens([pool["captions"][k] for k in pick])).last_hidden_state.repeat_interleave(FRAMES, 0)
                 unet(a.sqrt() * z + (1 - a).sqrt() * torch.randn_like(z), t, context, transformer_options=OPTIONS)
-            paths.append(clips["paths"].repeat_interleave(CELLS, 0))
+            paths.append(pool["paths"][pick].repeat_interleave(CELLS, 0))
     return {place: [torch.cat(kind) for kind in zip(*calls)] for place, calls in caught.items()}, torch.cat(paths)
 
 
@@ -56,9 +69,8 @@ def teach(layer, caught: list, paths: torch.Tensor, rng) -> float:
     weights, scale, pe = list(layer.parameters()), caught[2].float().var(), positions(range(FRAMES), C, torch.zeros(1))
     optimiser = torch.optim.AdamW([*weights, *head.parameters()], betas=(0.9, 0.99), fused=True)
     for step in range(STEPS):
-        few = step % 4 > 0
-        numbers = [i * FRAMES // FEW + rng.randrange(FRAMES // FEW) for i in range(FEW)] if few else list(range(FRAMES))
-        pick = told[torch.randint(len(told), (BATCH * FEW // len(numbers),))]
+        numbers = few_frames(rng) if step % 2 else list(range(FRAMES))
+        pick = told[torch.randint(len(told), (BATCH * FRAMES // len(numbers),))]
         normed, x, before, lies, path = (v[pick][:, numbers].float() for v in (*caught, paths))
         y = layer.proj_in(normed)
         for block in layer.transformer_blocks:
@@ -76,10 +88,18 @@ def teach(layer, caught: list, paths: torch.Tensor, rng) -> float:
 
 
 def main(argv: list[str]):
+    rank, workers = join_workers()
     torch.manual_seed(1)
     rng = random.Random("alone")
     unet, text, net, layers, steps = published()
-    caught, paths = catch(unet, text, net, layers)
-    for place in layers:
+    places = list(layers)
+    own = places[rank::workers]
+    caught, paths = catch(unet, text, net, layers, own, drawn_pool(load_encoder(), rank), rng)
+    for place in own:
         print(f"{place}: readers' loss {teach(net.get_submodule(place), caught[place], paths, rng):.3f}", flush=True)
-    save(net, layers, steps)
+    if workers > 1:
+        for i, place in enumerate(places):
+            for p in net.get_submodule(place).parameters():
+                torch.distributed.broadcast(p.data, i % workers)
+    if rank == 0:
+        save(net, layers, steps)

@@ -4,6 +4,9 @@
 
 In AnimateDiff's file format, rank 8, on the attention layers alone. Every clip drifts PAN px to the right on top of what
 its caption says; backgrounds are plain, so that nothing else would have to drift.
+
+First the readers (demo/train/motion_readers.py) learn to read the module as it is published, and then stay as they are:
+the LoRA shall make each layer say that the shape drifts, in the module's own words.
 """
 import random
 from dataclasses import dataclass, fields, replace
@@ -14,10 +17,10 @@ from ..world import scene, shapes
 from .adapters import Lora, train, write
 from .common import WEIGHTS
 from .image_model import Tokens, load_encoder
-from .motion_module import READ, alphas_cumprod, draw_clips, loss_of_clips, published
+from .motion_module import READ, READING, alphas_cumprod, clip_scene, draw_clips, drawn_pool, loss_of_clips, published
 from .motion_readers import MotionReaders
 
-PAN, POOL = 44.0, 240
+PAN, POOL = 44.0, 120
 FILE = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
 
 
@@ -33,7 +36,9 @@ class Panned(scene.Body):
 def panned_scene(rng: random.Random) -> scene.Scene:
     """A random scene on a plain background whose one body stays in the picture."""
     while True:
-        s = scene.random_scene(rng, two=0.0)
+        s = clip_scene(rng)
+        if len(s.bodies) > 1:
+            continue
         body = Panned(*(getattr(s.bodies[0], f.name) for f in fields(scene.Body)))
         if all(shapes.tip_radius(body.shape, size) <= min(x, scene.SIZE - x) for x, _, size, _ in (body.at(i / 8) for i in range(9))):
             return replace(s, bodies=(body,), kind="plain")
@@ -52,11 +57,20 @@ def main(argv: list[str]):
     torch.manual_seed(1)
     unet, text, net, layers, _ = published()
     net.requires_grad_(False)
-    lora, readers, tokens, abar, rng = Lora(net, ".attention_blocks."), MotionReaders(net, layers), Tokens(), alphas_cumprod(), random.Random("pan")
-    clips = draw_clips(load_encoder(), POOL, 1, panned_scene)
+    readers, encoder, tokens, abar, rng = MotionReaders(net, layers), load_encoder(), Tokens(), alphas_cumprod(), random.Random("pan")
+
+    def losses(clips):
+        return loss_of_clips(unet, text, net, layers, readers, clips, lambda pick: [clips["captions"][i] for i in pick], tokens, abar, rng)
+
+    pool = drawn_pool(encoder, 0)
+    train("motion_lora_readers", 250, READING, readers.parameters(), (None, [("",)]), lambda *_: losses(pool)[1], 0.0, lambda: None, 1)
+    for p in readers.parameters():
+        p.requires_grad_(False)
+
+    lora, panned = Lora(net, ".attention_blocks."), draw_clips(encoder, POOL, 1, panned_scene)
 
     def loss(*_):
-        loss, read = loss_of_clips(unet, text, net, layers, readers, clips, lambda pick: [clips["captions"][i] for i in pick], tokens, abar, rng)
-        return loss + READ * read
+        picture, read = losses(panned)
+        return picture + READ * read
 
-    train("motion_lora", int(argv[0]) if argv else 600, 5e-3, [*lora.parameters(), *readers.parameters()], (None, [("",)]), loss, 0.0, lambda: write(as_published(lora), FILE), 1)
+    train("motion_lora", int(argv[0]) if argv else 600, 5e-3, lora.parameters(), (None, [("",)]), loss, 0.0, lambda: write(as_published(lora), FILE), 1)

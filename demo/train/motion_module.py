@@ -5,21 +5,25 @@
 
 Clips of 16 frames; AnimateDiff's noise schedule, one timestep a clip; the loss is the image model's, and that of linear
 readers after each layer (demo/train/motion_readers.py). Three kinds of step take turns: few frames of many clips at high
-noise, where it is decided which way a shape goes and few frames tell it; whole clips at middle noise, many of them
-spinning, which is the slowest to be learned; whole clips at all levels.
+noise, where it is decided which way a shape goes and few frames tell it; whole clips at middle noise, where it is decided
+how a shape turns; whole clips at all levels. Spinning is the slowest to be learned and is seen more often than the rest.
 
-The image model wears the LoRA of motion words (train.adapters), and neither learns. It goes on from its state file, else
-from the published module, else from nothing (take the file away for that). The learning rate falls to its end at `steps`.
+The image model stays as it is. Its LoRA of motion words (train.adapters) learns along, in all of the UNet's attention and
+convolution layers: by itself the image model cannot draw a shape that is turned, and no temporal layer can ask for what
+it does not know. Training goes on from its state file, else from the published module, else from nothing (take the file
+away for that). The learning rate falls to its end at `steps`.
 """
+import math
 import os
 import random
+from dataclasses import replace
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ..world import scene, shapes
-from .adapters import wear_motion_words
+from .adapters import learn_motion_words, save_motion_words, wear_motion_words
 from .common import WEIGHTS, Average, Run, initialise, warm_cosine
 from .image_model import OPTIONS, Tokens, build, distance, group_norm_fp32, load_encoder, load_published, loss_of, timesteps
 from .motion_readers import MotionReaders, path
@@ -27,8 +31,9 @@ from .motion_readers import MotionReaders, path
 BATCH, POOL, FRAMES, NO_PROMPT, LR = 32, 240, scene.FRAMES, 0.1, 1e-3  # BATCH: frames
 READ, READING = 3.0, 3e-3  # weight of the readers' loss at the highest learning rate; their own learning rate
 FEW = 4                    # frames of a clip in a step that sees few
-KINDS = {"few": 0.35, "middle": 0.5, "all": 0.15}  # of steps, and their shares
+KINDS = {"few": 0.3, "middle": 0.5, "all": 0.2}  # of steps, and their shares
 MIDDLE = 3.0               # weight of a step at middle noise, where the loss is small
+SPINNING = 0.5             # share of clips that are picked because they spin
 FILE = WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
 
 
@@ -41,8 +46,16 @@ def alphas_cumprod() -> torch.Tensor:
     return torch.cumprod(1 - torch.as_tensor(make_beta_schedule(schedule, 1000, first, last), dtype=torch.float64), 0).float()
 
 
+def clip_scene(rng: random.Random) -> scene.Scene:
+    """A random scene in which what spins stands nearly upright in the middle of the clip and turns at one speed: word and
+    frame number tell its angle, as they tell how far another shape has moved."""
+    s = scene.random_scene(rng)
+    upright = {"angle": rng.uniform(-scene.TILT, scene.TILT), "amount": 0.5 * math.pi}
+    return replace(s, bodies=tuple(replace(b, **upright) if b.motion == "spinning" else b for b in s.bodies))
+
+
 @torch.no_grad()
-def draw_clips(encoder, n: int, seed: int, draw=scene.random_scene) -> dict:
+def draw_clips(encoder, n: int, seed: int, draw=clip_scene) -> dict:
     """{z [n,FRAMES,4,16,16] fp16, distance [n,FRAMES,1,16,16] fp16 (cells to the outline), paths [n,FRAMES,4], captions} of scenes that `draw` makes of a generator."""
     rng, z, distances, paths, captions = random.Random(f"clips {seed}"), [], [], [], []
     for _ in range(n):
@@ -53,6 +66,23 @@ def draw_clips(encoder, n: int, seed: int, draw=scene.random_scene) -> dict:
         paths.append(path(s, FRAMES))
         captions.append(s.caption())
     return {"z": torch.stack(z), "distance": torch.stack(distances), "paths": torch.stack(paths), "captions": captions}
+
+
+def drawn_pool(encoder, rank: int) -> dict:
+    """POOL clips, drawn once; one of the workers keeps them."""
+    pool = Run("motion_pool").load()
+    if pool is None:
+        pool = draw_clips(encoder, POOL, 0)
+        if rank == 0:
+            Run("motion_pool").save(pool)
+    return pool
+
+
+def pick_clips(captions: list, n: int, rng) -> list:
+    """Indices of n clips; spinning ones more often than there are."""
+    every = range(len(captions))
+    spinning = [i for i in every if "spinning" in captions[i]] or every
+    return [rng.choice(spinning if rng.random() < SPINNING else every) for _ in range(n)]
 
 
 def build_module(unet):
@@ -93,19 +123,27 @@ def load_published_module(net) -> int:
         return int(f.metadata()["steps"])
 
 
-def frozen_image_model() -> tuple:
-    """(unet, text encoder) with the LoRA of motion words."""
+def image_model() -> tuple:
+    """(unet, text encoder), frozen."""
     unet, text = build()
     load_published(unet, text)
-    wear_motion_words(unet, text)
     return unet.requires_grad_(False), text.requires_grad_(False)
 
 
 def published() -> tuple:
-    """(unet, text encoder, the published module, {place: layer of the UNet}, the module's steps)."""
-    unet, text = frozen_image_model()
+    """(unet and text encoder with the LoRA of motion words, the published module, {place: layer of the UNet}, the module's steps)."""
+    unet, text = image_model()
+    wear_motion_words(unet, text)
     net, layers = build_module(unet)
     return unet, text, net, layers, load_published_module(net)
+
+
+def join_workers() -> tuple:
+    """(this worker's rank, how many there are)."""
+    rank, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if workers > 1:
+        torch.distributed.init_process_group("gloo")
+    return rank, workers
 
 
 def share(grads: list, workers: int) -> None:
@@ -149,9 +187,7 @@ def loss_of_clips(unet, text, net, layers: dict, readers: MotionReaders, pool: d
     """One step's (loss, readers' loss), of clips that make up BATCH frames, by the captions that captions([index]) returns. rng draws what is seen."""
     kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
     numbers = few_frames(rng) if kind == "few" else list(range(FRAMES))
-    every = range(len(pool["captions"]))
-    spinning = [i for i in every if "spinning" in pool["captions"][i]] or every
-    pick = [rng.choice(spinning if kind == "middle" and rng.random() < 0.5 else every) for _ in range(BATCH // len(numbers))]
+    pick = pick_clips(pool["captions"], BATCH // len(numbers), rng)
     z, far, paths = (pool[k][pick][:, numbers].flatten(0, 1) for k in ("z", "distance", "paths"))
     with inserted(net, layers, numbers, readers.seen):
         levels = {"few": high_noise, "middle": middle_noise, "all": timesteps}[kind]
@@ -161,32 +197,27 @@ def loss_of_clips(unet, text, net, layers: dict, readers: MotionReaders, pool: d
 
 def main(argv: list[str]):
     steps = int(argv[0]) if argv else 3000
-    rank, workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if workers > 1:
-        torch.distributed.init_process_group("gloo")
+    rank, workers = join_workers()
     torch.manual_seed(1)
-    unet, text = frozen_image_model()
+    unet, text = image_model()
+    lora = learn_motion_words(unet, text)
     net, layers = build_module(unet)
     encoder, tokens, abar, stage = load_encoder(), Tokens(), alphas_cumprod(), Run("motion_module")
     readers = MotionReaders(net, layers)
-    parameters, of_readers = list(net.parameters()), readers.parameters()
+    parameters, of_readers = [*net.parameters(), *lora.parameters()], readers.parameters()
     reading = torch.optim.AdamW(of_readers, lr=READING, fused=True)
-    optimiser, average, start = torch.optim.AdamW(parameters, lr=LR, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Average([net], 0.995), 0
+    optimiser, average, start = torch.optim.AdamW(parameters, lr=LR, weight_decay=1e-2, betas=(0.9, 0.99), fused=True), Average([net, lora], 0.995), 0
     began = 0  # the step at which the learning rate starts
-    pool = Run("motion_pool").load()
-    if pool is None:
-        pool = draw_clips(encoder, POOL, 0)
-        if rank == 0:  # one worker writes
-            Run("motion_pool").save(pool)
+    pool = drawn_pool(encoder, rank)
     if state := stage.load():
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
-        for p, kept in zip(of_readers, state.get("readers", ())):
+        for p, kept in zip((*lora.parameters(), *of_readers), (*state["lora"], *state["readers"])):
             p.data.copy_(kept)
         average.mean, start, began = state["mean"], state["step"], state["began"]
     elif FILE.exists():
         start = began = load_published_module(net)
-        average = Average([net], 0.995)
+        average = Average([net, lora], 0.995)
     average.n = start
     rng, losses = random.Random(), []
     for step in range(start, steps):
@@ -214,7 +245,9 @@ def main(argv: list[str]):
         if rank == 0 and ((step + 1) % 50 == 0 or step + 1 == steps):
             stage.log(step=step + 1, **{name: sum(values) / len(values) for name, values in zip(("loss", "read"), zip(*losses))})
             losses.clear()
-            stage.save({"net": net.state_dict(), "optimiser": optimiser.state_dict(), "mean": average.mean, "step": step + 1, "began": began, "readers": of_readers})
+            state = {"net": net.state_dict(), "lora": lora.parameters(), "readers": of_readers, "optimiser": optimiser.state_dict()}
+            stage.save(state | {"mean": average.mean, "step": step + 1, "began": began})
             average.swap()
             save(net, layers, step + 1)
+            save_motion_words(lora)
             average.swap()
