@@ -1,9 +1,9 @@
 """API-format graphs of the demo world for tests on the real server. Import as `firstframe.tests.graphs`."""
 import copy
 
-CHECKPOINT, VAE, LORA, CONTROLNET, MOTION = (f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion"))
+CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN = (f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion", "_pan"))
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
-         "FF_MotionModuleLoader": ("motion_module", MOTION)}  # their widgets
+         "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN)}  # their widgets
 PROMPT = "a red circle on a blue background"
 
 LOADERS = {

@@ -66,8 +66,8 @@ def motion_of(clip: np.ndarray) -> str | None:
     return word if found[word] >= 1 else "standing still"
 
 
-def moving_model() -> tuple:
-    """(model with LoRA and motion module, clip with the LoRA, vae), as the workflow AnimateDiff wires them."""
+def moving_model(change=lambda module: module) -> tuple:
+    """(model with LoRA and motion module, clip with the LoRA, vae), as the workflow AnimateDiff wires them. change: module → module, between the module's two nodes."""
     model, clip, vae = in_process.load()
     import comfy.sd
     import comfy.utils
@@ -76,7 +76,7 @@ def moving_model() -> tuple:
     from ...nodes.motion_module import MotionModuleApply
     model, clip = comfy.sd.load_lora_for_models(model, clip, comfy.utils.load_torch_file(str(LORA)), 1.0, 1.0)
     module = motion_module(comfy.utils.load_torch_file(str(MODULE)), MODULE.name)
-    return MotionModuleApply.execute(model, module, 1.0, 0.0, 1.0).result[0], clip, vae
+    return MotionModuleApply.execute(model, change(module), 1.0, 0.0, 1.0).result[0], clip, vae
 
 
 @torch.inference_mode()

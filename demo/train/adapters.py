@@ -49,15 +49,15 @@ def low_rank(m) -> tuple:
 
 
 class Lora:
-    """Adds up(down(x)) to the output of the linear and convolution layers of `net` whose name has one of `where` in it. pairs: {name: (down, up)}."""
+    """Adds strength * up(down(x)) to the output of the linear and convolution layers of `net` whose name has one of `where` in it. pairs: {name: (down, up)}."""
 
     def __init__(self, net, *where: str):
-        self.pairs = {}
+        self.pairs, self.strength = {}, 1.0
         for name, m in net.named_modules():
             if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d)) and any(w in name for w in where):
                 down, up = self.pairs[name] = low_rank(m)
                 torch.nn.init.zeros_(up.weight)
-                m.register_forward_hook(lambda m, args, out, down=down, up=up: out + up(down(args[0])))
+                m.register_forward_hook(lambda m, args, out, down=down, up=up: out + self.strength * up(down(args[0])))
 
     def parameters(self) -> list:
         return [layer.weight for pair in self.pairs.values() for layer in pair]

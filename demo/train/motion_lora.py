@@ -3,43 +3,59 @@
     COMFYUI_PATH=... python demo/run.py train.motion_lora [steps]
 
 In AnimateDiff's file format, rank 8, on the attention layers alone. Every clip drifts PAN px to the right on top of what
-its caption says; backgrounds are plain, so that nothing else would have to drift.
+its caption says, or, in every other step, to the left, with the LoRA at strength -1. Backgrounds are plain, so that nothing
+else would have to drift.
 
 First the readers (demo/train/motion_readers.py) learn to read the module as it is published, and then stay as they are:
-the LoRA shall make each layer say that the shape drifts, in the module's own words.
+the LoRA shall make each layer say that the shape drifts, in the module's own words. Nearly all steps are at the highest
+noise: taught at all levels alike, it follows a drift that it sees and does not begin one.
 """
 import random
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 
 from ..world import scene, shapes
 from .adapters import Lora, train, write
 from .common import WEIGHTS
-from .image_model import Tokens, load_encoder
-from .motion_module import READ, READING, alphas_cumprod, clip_scene, draw_clips, drawn_pool, loss_of_clips, published
+from .image_model import Tokens, load_encoder, timesteps
+from .motion_module import (
+    READ,
+    READING,
+    Kind,
+    alphas_cumprod,
+    clip_scene,
+    draw_clips,
+    drawn_pool,
+    loss_of_clips,
+    published,
+    timesteps_in,
+)
 from .motion_readers import MotionReaders
 
-PAN, POOL = 44.0, 120
+PAN, POOL = 44.0, 120  # px in a clip; clips each way
+KINDS = Kind(0.9, True, timesteps_in(850, 1000)), Kind(0.1, False, timesteps)
 FILE = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
 
 
 @dataclass(frozen=True)
 class Panned(scene.Body):
     """Seen by the camera that pans."""
+    pan: float = PAN
 
     def at(self, t: float) -> tuple:
         x, y, size, angle = super().at(t)
-        return x + PAN * (t - 0.5), y, size, angle
+        return x + self.pan * (t - 0.5), y, size, angle
 
 
-def panned_scene(rng: random.Random) -> scene.Scene:
-    """A random scene on a plain background whose one body stays in the picture."""
+def panned_scene(rng: random.Random, pan: float = PAN) -> scene.Scene:
+    """A random scene on a plain background whose one body drifts `pan` px to the right and stays in the picture."""
     while True:
         s = clip_scene(rng)
         if len(s.bodies) > 1:
             continue
-        body = Panned(*(getattr(s.bodies[0], f.name) for f in fields(scene.Body)))
+        body = Panned(*(getattr(s.bodies[0], f.name) for f in fields(scene.Body)), pan)
         if all(shapes.tip_radius(body.shape, size) <= min(x, scene.SIZE - x) for x, _, size, _ in (body.at(i / 8) for i in range(9))):
             return replace(s, bodies=(body,), kind="plain")
 
@@ -59,18 +75,20 @@ def main(argv: list[str]):
     net.requires_grad_(False)
     readers, encoder, tokens, abar, rng = MotionReaders(net, layers), load_encoder(), Tokens(), alphas_cumprod(), random.Random("pan")
 
-    def losses(clips):
-        return loss_of_clips(unet, text, net, layers, readers, clips, lambda pick: [clips["captions"][i] for i in pick], tokens, abar, rng)
+    def losses(clips, **how):
+        return loss_of_clips(unet, text, net, layers, readers, clips, lambda pick: [clips["captions"][i] for i in pick], tokens, abar, rng, **how)
 
     pool = drawn_pool(encoder, 0)
     train("motion_lora_readers", 250, READING, readers.parameters(), (None, [("",)]), lambda *_: losses(pool)[1], 0.0, lambda: None, 1)
     for p in readers.parameters():
         p.requires_grad_(False)
 
-    lora, panned = Lora(net, ".attention_blocks."), draw_clips(encoder, POOL, 1, panned_scene)
+    lora = Lora(net, ".attention_blocks.")
+    panned = {side: draw_clips(encoder, POOL, 1, partial(panned_scene, pan=side * PAN)) for side in (1, -1)}
 
     def loss(*_):
-        picture, read = losses(panned)
+        lora.strength = -lora.strength
+        picture, read = losses(panned[lora.strength], kinds=KINDS, spinning=0.0)
         return picture + READ * read
 
-    train("motion_lora", int(argv[0]) if argv else 600, 5e-3, lora.parameters(), (None, [("",)]), loss, 0.0, lambda: write(as_published(lora), FILE), 1)
+    train("motion_lora", int(argv[0]) if argv else 1000, 5e-3, lora.parameters(), (None, [("",)]), loss, 0.0, lambda: write(as_published(lora), FILE), 1)

@@ -16,7 +16,8 @@ away for that). The learning rate falls to its end at `steps`.
 import math
 import os
 import random
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from safetensors import safe_open
@@ -31,8 +32,6 @@ from .motion_readers import MotionReaders, path
 BATCH, POOL, FRAMES, NO_PROMPT, LR = 32, 240, scene.FRAMES, 0.1, 1e-3  # BATCH: frames
 READ, READING = 3.0, 3e-3  # weight of the readers' loss at the highest learning rate; their own learning rate
 FEW = 4                    # frames of a clip in a step that sees few
-KINDS = {"few": 0.3, "middle": 0.5, "all": 0.2}  # of steps, and their shares
-MIDDLE = 3.0               # weight of a step at middle noise, where the loss is small
 SPINNING = 0.5             # share of clips that are picked because they spin
 FILE = WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
 
@@ -78,11 +77,11 @@ def drawn_pool(encoder, rank: int) -> dict:
     return pool
 
 
-def pick_clips(captions: list, n: int, rng) -> list:
-    """Indices of n clips; spinning ones more often than there are."""
+def pick_clips(captions: list, n: int, rng, spinning: float = SPINNING) -> list:
+    """Indices of n clips; a share `spinning` of them is picked among those that spin."""
     every = range(len(captions))
-    spinning = [i for i in every if "spinning" in captions[i]] or every
-    return [rng.choice(spinning if rng.random() < SPINNING else every) for _ in range(n)]
+    spin = [i for i in every if "spinning" in captions[i]] or every
+    return [rng.choice(spin if rng.random() < spinning else every) for _ in range(n)]
 
 
 def build_module(unet):
@@ -167,14 +166,22 @@ def inserted(net, layers: dict, numbers, seen: dict):
     return temporal(layers, add)
 
 
-def high_noise(n: int) -> torch.Tensor:
-    """Timesteps at which it is decided where a shape goes."""
-    return torch.randint(600, 1000, (n,))
+def timesteps_in(first: int, last: int):
+    """A function that draws n timesteps, first to last - 1."""
+    return lambda n: torch.randint(first, last, (n,))
 
 
-def middle_noise(n: int) -> torch.Tensor:
-    """Timesteps at which it is decided how a shape turns."""
-    return torch.randint(250, 800, (n,))
+@dataclass(frozen=True)
+class Kind:
+    """Of training step."""
+    share: float          # of steps
+    few: bool             # few frames of many clips; else whole clips
+    levels: Callable      # n → timesteps [n]
+    weight: float = 1.0   # of the picture's loss
+
+
+high_noise, middle_noise = timesteps_in(600, 1000), timesteps_in(250, 800)  # where it is decided which way a shape goes; how it turns
+KINDS = Kind(0.3, True, high_noise), Kind(0.5, False, middle_noise, weight=3.0), Kind(0.2, False, timesteps)
 
 
 def few_frames(rng) -> list:
@@ -183,16 +190,15 @@ def few_frames(rng) -> list:
     return [i * spread + rng.randrange(spread) for i in range(FEW)]
 
 
-def loss_of_clips(unet, text, net, layers: dict, readers: MotionReaders, pool: dict, captions, tokens, abar, rng) -> tuple:
-    """One step's (loss, readers' loss), of clips that make up BATCH frames, by the captions that captions([index]) returns. rng draws what is seen."""
-    kind = rng.choices(list(KINDS), list(KINDS.values()))[0]
-    numbers = few_frames(rng) if kind == "few" else list(range(FRAMES))
-    pick = pick_clips(pool["captions"], BATCH // len(numbers), rng)
+def loss_of_clips(unet, text, net, layers: dict, readers: MotionReaders, pool: dict, captions, tokens, abar, rng, kinds=KINDS, spinning: float = SPINNING) -> tuple:
+    """One step's (loss, readers' loss), of clips that make up BATCH frames, by the captions that captions([index]) returns. rng draws the kind of step and what is seen."""
+    kind = rng.choices(kinds, [k.share for k in kinds])[0]
+    numbers = few_frames(rng) if kind.few else list(range(FRAMES))
+    pick = pick_clips(pool["captions"], BATCH // len(numbers), rng, spinning)
     z, far, paths = (pool[k][pick][:, numbers].flatten(0, 1) for k in ("z", "distance", "paths"))
     with inserted(net, layers, numbers, readers.seen):
-        levels = {"few": high_noise, "middle": middle_noise, "all": timesteps}[kind]
-        loss = loss_of(unet, text, z.float(), far < 1, tokens(captions(pick)), abar, frames=len(numbers), levels=levels)
-    return MIDDLE * loss if kind == "middle" else loss, readers.loss(shapes.coverage(far.float()), paths)
+        loss = loss_of(unet, text, z.float(), far < 1, tokens(captions(pick)), abar, frames=len(numbers), levels=kind.levels)
+    return kind.weight * loss, readers.loss(shapes.coverage(far.float()), paths)
 
 
 def main(argv: list[str]):

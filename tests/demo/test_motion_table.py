@@ -1,11 +1,13 @@
 """The motion that is measured in a drawn clip is the one that it was drawn with."""
 import math
 import random
+from dataclasses import fields, replace
 
 import pytest
 import torch
 from firstframe.demo.judge import judge
 from firstframe.demo.tables import motion
+from firstframe.demo.train import motion_lora
 from firstframe.demo.world import scene
 
 
@@ -32,3 +34,13 @@ def test_turning_is_followed_through_the_symmetry():
     true = [0.1 * i for i in range(16)]
     assert motion.turned([a % (math.pi / 2) for a in true], "square") == pytest.approx(1.5)
     assert motion.turned(true, "circle") == 0
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_clips_for_the_motion_lora_drift_on_top_of_what_they_say(side):
+    s = motion_lora.panned_scene(random.Random(5), side * motion_lora.PAN)
+    still = replace(s, bodies=tuple(scene.Body(*(getattr(b, f.name) for f in fields(scene.Body))) for b in s.bodies))
+    drift, own = motion.change_of(s.clip().numpy()), motion.change_of(still.clip().numpy())
+    assert s.caption() == still.caption() and s.kind == "plain"
+    assert drift["x"] - own["x"] == pytest.approx(side * motion_lora.PAN, rel=0.2)  # from the first three frames' mean to that of the last three
+    assert drift["y"] - own["y"] == pytest.approx(0, abs=1) and drift["growth"] - own["growth"] == pytest.approx(0, abs=0.05)

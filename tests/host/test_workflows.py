@@ -9,7 +9,7 @@ from PIL import Image
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 PLAIN = {"STRING": str, "BOOLEAN": bool, **NUMBERS}
 FILES = {"CheckpointLoaderSimple": "checkpoints", "VAELoader": "vae", "LoraLoader": "loras", "ControlNetLoader": "controlnet",
-         "FF_MotionModuleLoader": "animatediff_models"}  # their choices are the user's files
+         "FF_MotionModuleLoader": "animatediff_models", "FF_MotionLoraLoader": "animatediff_motion_lora"}  # their choices are the user's files
 every_workflow = pytest.mark.parametrize("path", workflows.ALL, ids=workflows.name)
 
 
@@ -36,7 +36,7 @@ def complaint(kind: str, options: dict, value) -> str | None:
 
 
 def test_there_are_workflows_for_users_and_their_twins_for_the_demo():
-    wanted = {"PCFA.json", "I2V-Zero.json", "PiLife.json", "PiLife with LoRA and ControlNet.json", "AnimateDiff.json", "AnimateDiff long video.json"}
+    wanted = {"PCFA.json", "I2V-Zero.json", "PiLife.json", "PiLife with LoRA and ControlNet.json", "AnimateDiff.json", "AnimateDiff long video.json", "AnimateDiff with motion LoRA.json"}
     assert {p.name for p in workflows.FOR_USERS} == {p.name for p in workflows.FOR_DEMO} >= wanted
     for user, demo in zip(workflows.FOR_USERS, workflows.FOR_DEMO):
         kinds = [sorted(n["type"] for n in workflow.load(p)["nodes"] if n["type"] != "VAELoader") for p in (user, demo)]
