@@ -64,6 +64,14 @@ def contact_sheet(frames, columns: int | None = None, labels=None) -> Image.Imag
     return sheet
 
 
+def save_clips(rows, path) -> None:
+    """A contact sheet with a row for each (label, clip [F,H,W,3] in 0..1); the clips are of one length."""
+    pictures = [Image.fromarray((f * 255).round().astype("uint8")) for _, clip in rows for f in clip]
+    columns = len(rows[0][1])
+    labels = [label if k == 0 else "" for label, _ in rows for k in range(columns)]
+    contact_sheet(pictures, columns, labels).save(path, quality=88, optimize=True)
+
+
 def saved(outputs: dict, *endings: str) -> list:
     """[(node id, record)] of the run's moving pictures with these endings; kept files before previews, which lie in the host's temp folder."""
     records = [(i, r) for i, node in outputs.items() if any(node.get("animated") or ()) for values in node.values() if isinstance(values, (list, tuple))

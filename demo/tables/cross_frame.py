@@ -11,7 +11,6 @@ import statistics
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .. import in_process, outputs
 from ..judge import judge
@@ -92,10 +91,9 @@ def main(argv: list[str]) -> int:
             clip = clip_of(s, attention, seed)
             rows[attention].append(compare(clip))
             if seed == 0:
-                shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), NAMES[attention] if i == 0 else "") for i, f in enumerate(clip)]
+                shown.append((NAMES[attention], clip))
         print(f"{seed + 1}/{seeds}", end="\r", flush=True)
     print(*table(rows), sep="\n")
     if len(argv) > 1:
-        frames, labels = zip(*shown)
-        outputs.contact_sheet(frames, columns=FRAMES, labels=labels).save(argv[1], quality=88, optimize=True)
+        outputs.save_clips(shown, argv[1])
     return 0

@@ -8,7 +8,6 @@ begins or ends, in percent of the change elsewhere; 100 is no seam at all. The r
 """
 import numpy as np
 import torch
-from PIL import Image
 
 from .. import outputs
 from ..judge import judge
@@ -61,7 +60,7 @@ def main(argv: list[str]) -> int:
             frames = video((windows(model, overlap, schedule, freenoise), clip, vae), s.caption(), i, FRAMES)
             rows[name].append(measure(frames, LENGTH - overlap))
             if i < 2:
-                shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), f"{s.caption()}: {name}" if k == 0 else "") for k, f in enumerate(frames[::4])]
+                shown.append((f"{s.caption()}: {name}", frames[::4]))
         with torch.inference_mode():
             rows["drawn"].append(measure(vae.decode(vae.encode(s.clip(FRAMES))).numpy(), LENGTH // 2))
         print(f"{i + 1}/{n}", end="\r", flush=True)
@@ -70,6 +69,5 @@ def main(argv: list[str]) -> int:
     for name, found in rows.items():
         print(" | ".join([name, *(cell([row[c] for row in found], c) for c in columns)]))
     if len(argv) > 1:
-        pictures, labels = zip(*shown)
-        outputs.contact_sheet(pictures, columns=FRAMES // 4, labels=labels).save(argv[1], quality=88, optimize=True)
+        outputs.save_clips(shown, argv[1])
     return 0

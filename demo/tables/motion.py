@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .. import in_process, outputs
 from ..judge import judge
@@ -96,7 +95,7 @@ def main(argv: list[str]) -> int:
         frames = video(models, s.caption(), i)
         found[s.bodies[0].motion].append(motion_of(frames))
         if i < len(WORDS):
-            shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), s.caption() if k == 0 else "") for k, f in enumerate(frames[::2])]
+            shown.append((s.caption(), frames[::2]))
         print(f"{i + 1}/{n}", end="\r", flush=True)
     print(f"asked for, {n} clips | moves so | else most often", "---|---|---", sep="\n")
     for word, seen in found.items():
@@ -105,6 +104,5 @@ def main(argv: list[str]) -> int:
         print(f"{word} | {100 * (len(seen) - len(others)) / max(1, len(seen)):.0f} % | {most if most else 'no shape'}")
     print(f"all | {100 * sum(o == word for word, seen in found.items() for o in seen) / n:.1f} % (goal 90 %) |")
     if len(argv) > 1:
-        pictures, labels = zip(*shown)
-        outputs.contact_sheet(pictures, columns=scene.FRAMES // 2, labels=labels).save(argv[1], quality=88, optimize=True)
+        outputs.save_clips(shown, argv[1])
     return 0

@@ -6,7 +6,6 @@ seeds: how far the shape travels to the right, and how its size changes, from th
 import math
 
 import numpy as np
-from PIL import Image
 
 from .. import in_process, outputs
 from ..world import scene
@@ -37,11 +36,10 @@ def main(argv: list[str]) -> int:
             frames = video(models, s.caption(), i)
             changes.append(change_of(frames))
             if i < 2:
-                shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), f"{s.caption()}: {strength}" if k == 0 else "") for k, f in enumerate(frames[::2])]
+                shown.append((f"{s.caption()}: {strength}", frames[::2]))
         seen = [c for c in changes if c]
         x, ratio = [c["x"] for c in seen], [math.exp(c["growth"]) for c in seen]
         print(f"{strength} | {np.mean(x):.1f} ± {np.std(x):.1f} | {np.mean(ratio):.2f} ± {np.std(ratio):.2f} | {len(seen)}", flush=True)
     if len(argv) > 1:
-        pictures, labels = zip(*shown)
-        outputs.contact_sheet(pictures, columns=scene.FRAMES // 2, labels=labels).save(argv[1], quality=88, optimize=True)
+        outputs.save_clips(shown, argv[1])
     return 0

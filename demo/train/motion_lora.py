@@ -11,7 +11,7 @@ the LoRA shall make each layer say that the shape drifts, in the module's own wo
 noise: taught at all levels alike, it follows a drift that it sees and does not begin one.
 """
 import random
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -42,20 +42,20 @@ FILE = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
 @dataclass(frozen=True)
 class Panned(scene.Body):
     """Seen by the camera that pans."""
-    pan: float = PAN
+    pan: float  # px to the right in a clip
 
     def at(self, t: float) -> tuple:
         x, y, size, angle = super().at(t)
         return x + self.pan * (t - 0.5), y, size, angle
 
 
-def panned_scene(rng: random.Random, pan: float = PAN) -> scene.Scene:
+def panned_scene(rng: random.Random, pan: float) -> scene.Scene:
     """A random scene on a plain background whose one body drifts `pan` px to the right and stays in the picture."""
     while True:
         s = clip_scene(rng)
         if len(s.bodies) > 1:
             continue
-        body = Panned(*(getattr(s.bodies[0], f.name) for f in fields(scene.Body)), pan)
+        body = Panned(**vars(s.bodies[0]), pan=pan)
         if all(shapes.tip_radius(body.shape, size) <= min(x, scene.SIZE - x) for x, _, size, _ in (body.at(i / 8) for i in range(9))):
             return replace(s, bodies=(body,), kind="plain")
 

@@ -173,7 +173,7 @@ def timesteps_in(first: int, last: int):
 
 @dataclass(frozen=True)
 class Kind:
-    """Of training step."""
+    """One kind of training step."""
     share: float          # of steps
     few: bool             # few frames of many clips; else whole clips
     levels: Callable      # n → timesteps [n]

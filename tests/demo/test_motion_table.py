@@ -1,7 +1,7 @@
 """The motion that is measured in a drawn clip is the one that it was drawn with."""
 import math
 import random
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,8 +39,8 @@ def test_turning_is_followed_through_the_symmetry():
 @pytest.mark.parametrize("side", [1, -1])
 def test_clips_for_the_motion_lora_drift_on_top_of_what_they_say(side):
     s = motion_lora.panned_scene(random.Random(5), side * motion_lora.PAN)
-    still = replace(s, bodies=tuple(scene.Body(*(getattr(b, f.name) for f in fields(scene.Body))) for b in s.bodies))
+    still = replace(s, bodies=tuple(replace(b, pan=0.0) for b in s.bodies))
     drift, own = motion.change_of(s.clip().numpy()), motion.change_of(still.clip().numpy())
     assert s.caption() == still.caption() and s.kind == "plain"
-    assert drift["x"] - own["x"] == pytest.approx(side * motion_lora.PAN, rel=0.2)  # from the first three frames' mean to that of the last three
+    assert drift["x"] - own["x"] == pytest.approx(side * motion_lora.PAN * 13 / 15, abs=1)  # from the mean of the first three frames to that of the last three
     assert drift["y"] - own["y"] == pytest.approx(0, abs=1) and drift["growth"] - own["growth"] == pytest.approx(0, abs=0.05)
