@@ -17,13 +17,15 @@ def place(source: Path, target: Path) -> None:
             shutil.copy2(source, target)
 
 
-def fill(base: Path, names) -> None:
-    """This pack under each of the names, the demo's model class, the demo's weights."""
+def fill(base: Path, names, custom_nodes=()) -> None:
+    """This pack under each of the names, the demo's model class, further folders of custom nodes, the demo's weights."""
     for folder in ("custom_nodes", "input", "output", "models/checkpoints", "models/vae"):
         (base / folder).mkdir(parents=True)
     for name in names:
         place(PACK, base / "custom_nodes" / name)
     place(DEMO / "comfy_support", base / "custom_nodes" / "firstframe_demo_support")
+    for folder in custom_nodes:
+        place(folder, base / "custom_nodes" / folder.name)
     for file in (DEMO / "weights").glob("*/*.safetensors"):
         (base / "models" / file.parent.name).mkdir(exist_ok=True)
         place(file, base / "models" / file.parent.name / file.name)

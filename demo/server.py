@@ -50,10 +50,12 @@ def free_port() -> int:
 
 
 class Server:
-    """`with Server() as s: s.run(graph)`. names: what the pack's folder is called; cwd: where the host is started from."""
+    """`with Server() as s: s.run(graph)`. names: what the pack's folder is called; cwd: where the host is started from; arguments,
+    custom_nodes (folders), environment: what it gets besides."""
 
-    def __init__(self, names=("ComfyUI-FirstFrame",), cwd=None, start_timeout=240, arguments=()):
+    def __init__(self, names=("ComfyUI-FirstFrame",), cwd=None, start_timeout=240, arguments=(), custom_nodes=(), environment=None):
         self.names, self.cwd, self.start_timeout, self.arguments = names, cwd, start_timeout, list(arguments)
+        self.custom_nodes, self.environment = custom_nodes, environment or {}
         self.process = self.base = None
         self._signals = []  # those that end this process and have our handler for the time being
 
@@ -76,7 +78,7 @@ class Server:
     def _start(self, host: Path) -> None:
         self.base = Path(tempfile.mkdtemp(prefix="firstframe_"))
         self.log = self.base / "server.log"
-        fill(self.base, self.names)
+        fill(self.base, self.names, self.custom_nodes)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         import torch
@@ -84,7 +86,7 @@ class Server:
                    "--disable-api-nodes", "--database-url", "sqlite:///:memory:", *([] if torch.cuda.is_available() else ["--cpu"]), *self.arguments]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.cwd or self.base,
-                                            env={**os.environ, "PYTHONUNBUFFERED": "1"}, start_new_session=True)
+                                            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environment}, start_new_session=True)
         end = time.monotonic() + self.start_timeout
         while True:
             try:
