@@ -1,5 +1,4 @@
 """The node of PiLife's motion-aware inversion. It wires; the maths is in samplers/motion_aware_inversion.py."""
-import comfy.model_sampling
 import torch
 from comfy_api.latest import io, ui
 
@@ -7,19 +6,15 @@ from ..attention_patches.cross_frame import check_model
 from ..attention_patches.frames import check_channels
 from ..samplers.first_frame import check_picture
 from ..samplers.loss_plot import loss_plot
+from ..samplers.guidance_left import LITTLE
 from ..samplers.motion_aware_inversion import OPTIMISERS, Optimisation
-from ..samplers.picture_inversion import MODES, STARTS, as_conditioning, invert_picture
+from ..samplers.noise_schedule import check_schedule
+from ..samplers.picture_inversion import MODES, REFINE, STARTS, WHO, invert_picture
+from ..samplers.psi_conditioning import as_conditioning
 from .common import expert
 
 InversionType = io.Custom("INVERSION")
-WHO = "Motion-Aware Inversion"
-
-
-def check_schedule(model) -> None:
-    """Raises ValueError for flow-matching models, which have no DDIM schedule."""
-    if isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.CONST):
-        raise ValueError(f"{WHO} walks the noise schedule of diffusion models such as SD1.5 and SDXL, got the flow-matching model {type(model.model).__name__}. "
-                         f"Load a diffusion checkpoint in Load Checkpoint, or remove the Model Sampling node in front.")
+BY_MODE = -1
 
 
 def psnr_of_picture(vae, z: torch.Tensor, z0: torch.Tensor) -> float:
@@ -28,11 +23,21 @@ def psnr_of_picture(vae, z: torch.Tensor, z0: torch.Tensor) -> float:
     return float(-10 * error.clamp_min(1e-12).log10())
 
 
+def guidance_report(left: float | None) -> str:
+    """In words: how much cfg can do in a sampler that has the conditioning as its negative."""
+    if left is None:
+        return "Guidance left: not measured, 'negative' is not connected."
+    text = f"Guidance left: {left:.2f} of what 'negative' by itself gives."
+    if left < LITTLE:
+        text += " With 'conditioning' as the negative, cfg does next to nothing: set refine to 0, and begin to negative, or give the sampler your own negative prompt."
+    return text
+
+
 def report(inversion, mode: str, picture: float | None = None) -> str:
     seen = "" if picture is None else f", {picture:.1f} dB in the picture"
     began = f" from the {inversion.began} prompt" if mode == "null-text" else ""
     return (f"{mode}{began}: {len(inversion.timesteps)} levels up to t = {inversion.timesteps[-1]}; {inversion.calls} model calls, {inversion.backward} of them with gradients. "
-            f"Reconstruction: PSNR {inversion.psnr:.1f} dB in the latent{seen}.")
+            f"{guidance_report(inversion.guidance)} Reconstruction: PSNR {inversion.psnr:.1f} dB in the latent{seen}.")
 
 
 class MotionAwareInversion(io.ComfyNode):
@@ -60,7 +65,9 @@ class MotionAwareInversion(io.ComfyNode):
                 io.Int.Input("start_timestep", default=761, min=1, max=999,
                              tooltip="How far up the noise the picture is taken, 1 to 999 (761 in the paper). Higher frees the clip more from the picture. "
                                      "Rounded down to the grid of 'steps'."),
-                io.Conditioning.Input("negative", optional=True, tooltip="Only for mode null-text: the prompt whose place the found embeddings take, usually an empty one."),
+                io.Conditioning.Input("negative", optional=True,
+                                      tooltip="The negative prompt, usually an empty one. Mode null-text optimises its embedding; the other modes only measure against it how "
+                                              "much guidance is left."),
                 expert(io.Float.Input("guidance", default=7.5, min=1.0, max=30.0, step=0.1,
                                       tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
                                               "sampler. 1: no guidance, and nothing to optimise.")),
@@ -75,19 +82,18 @@ class MotionAwareInversion(io.ComfyNode):
                 expert(io.Float.Input("early_stop", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False,
                                       tooltip="Mean squared error at which the first level is good enough; it grows by 2e-5 a level of 50. Higher is "
                                               "faster and less exact. 0: smallest.")),
-                expert(io.Int.Input("refine", default=1, min=0, max=20,
-                                    tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as "
-                                            "published. 1 makes most optimisation needless.")),
+                expert(io.Int.Input("refine", default=BY_MODE, min=BY_MODE, max=20,
+                                    tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as published. -1: by mode, "
+                                            "1 for null-text and 0 for the others. In mode conditional 1 or more brings the picture back more exactly, but leaves the "
+                                            "prompt's embedding as it is, and cfg nothing to act on.")),
                 expert(io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto",
                                       tooltip="on: a fraction of the memory, optimisation steps take longer; results agree to rounding. "
                                               "auto: on when memory would not do.")),
-                expert(io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
-                                    tooltip="For patches in the model that draw at random; the inversion itself does not.")),
                 io.Vae.Input("vae", optional=True, tooltip="Only for the report: with it the reconstruction is also judged as a picture."),
                 expert(io.Combo.Input("begin", options=list(STARTS), default=STARTS[0],
-                                      tooltip="Only for mode null-text: the prompt whose embedding it sets out from. positive: next to nothing is left to optimise, and "
-                                              "the picture comes back most exactly (negative-prompt inversion). negative: as published; the result stays "
-                                              "nearer to the negative prompt. Where the two prompts have different numbers of areas: negative.")),
+                                      tooltip="Only for mode null-text: the prompt whose embedding it sets out from. negative: as published; the result stays near the "
+                                              "negative prompt, so that cfg acts. positive: the picture comes back most exactly (negative-prompt inversion), but cfg has "
+                                              "nothing to act on. Where the two prompts have different numbers of areas: negative.")),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The reconstruction z0*: the clip's first frame."),
@@ -98,25 +104,25 @@ class MotionAwareInversion(io.ComfyNode):
                                                "with cfg 1 to see the reconstruction."),
                 io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels from start_timestep down to 0, for SamplerCustomAdvanced."),
                 io.Image.Output(display_name="plot", tooltip="The losses by timestep: first of each level in grey, least in red."),
-                io.String.Output(display_name="report", tooltip="Model calls spent and how close the reconstruction is."),
+                io.String.Output(display_name="report", tooltip="Model calls spent, how much guidance is left, and how close the reconstruction is."),
             ],
         )
 
     @classmethod
     def execute(cls, model, samples, positive, mode, steps, start_timestep, negative=None, guidance=7.5, optimiser=OPTIMISERS[0], inner_steps=Optimisation.inner,
-                learning_rate=1e-2, early_stop=1e-5, refine=1, checkpointing="auto", seed=0, vae=None, begin=STARTS[0]) -> io.NodeOutput:
+                learning_rate=1e-2, early_stop=1e-5, refine=BY_MODE, checkpointing="auto", vae=None, begin=STARTS[0]) -> io.NodeOutput:
         z0 = samples["samples"]
         check_picture(z0, WHO)
         check_model(model, WHO)
-        check_schedule(model)
+        check_schedule(model, WHO)
         check_channels(z0, model.get_model_object("latent_format").latent_channels, WHO)
         if mode == "null-text" and negative is None:
             raise ValueError(f"{WHO}: mode null-text optimises the negative prompt's embedding, and 'negative' is not connected. Connect CLIP Text Encode with an empty text.")
         options = Optimisation(0 if mode == "none" else inner_steps, learning_rate, early_stop, steps=steps, optimiser=optimiser)
-        z, inversion = invert_picture(model, z0, positive, negative, mode=mode, steps=steps, start=start_timestep, guidance=guidance, refine=refine,
-                                      options=options, begin=begin, checkpointing=checkpointing, seed=seed)
+        z, inversion = invert_picture(model, z0, positive, negative, mode=mode, steps=steps, start=start_timestep, guidance=guidance,
+                                      refine=REFINE[mode] if refine == BY_MODE else refine, options=options, begin=begin, checkpointing=checkpointing)
         text = report(inversion, mode, None if vae is None else psnr_of_picture(vae, z, z0))
         plot = loss_plot(inversion.timesteps, inversion.losses, text.split(". ")[-1])
         shown = {**ui.PreviewImage(plot, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
-        conditioning = as_conditioning(inversion, negative if mode == "null-text" else positive)
+        conditioning = as_conditioning(inversion, negative if mode == "null-text" else positive, model.get_model_object("model_sampling").percent_to_sigma)
         return io.NodeOutput({"samples": z}, inversion, conditioning, torch.flip(inversion.sigmas, (0,)), plot, text, ui=shown)

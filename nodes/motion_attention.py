@@ -9,6 +9,7 @@ from ..attention_patches.frames import check_channels
 from ..attention_patches.motion_map import capture, check_length, to_map
 from ..samplers.first_frame import check_picture
 from ..samplers.inversion import sigmas_of
+from ..samplers.noise_schedule import check_schedule
 from ..samplers.noised_calls import call_at
 from .common import expert
 from .motion_tokens import MotionTokensType
@@ -71,6 +72,7 @@ class MotionAttentionMap(io.ComfyNode):
         z = samples["samples"]
         check_picture(z, WHO)
         check_model(model, WHO, "reads the cross-attention")
+        check_schedule(model, WHO)
         check_channels(z, model.get_model_object("latent_format").latent_channels, WHO)
         check_length(positive, motion_tokens, WHO)
         size = tuple(z.shape[-2:])

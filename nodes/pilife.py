@@ -6,6 +6,7 @@ from ..attention_patches.frames import check_channels
 from ..attention_patches.pcfa import attended, draws
 from ..samplers.first_frame import check_picture
 from ..samplers.i2v_zero import prepare
+from ..samplers.noise_schedule import check_schedule
 from .common import expert, frame_count_error
 
 P_TOOLTIP = (
@@ -110,6 +111,7 @@ class I2VZero(io.ComfyNode):
             raise ValueError(message)
         check_picture(z0, "I2V-Zero")
         check_model(model, "I2V-Zero")
+        check_schedule(model, "I2V-Zero")
         check_channels(z0, model.get_model_object("latent_format").latent_channels, "I2V-Zero")
         if t0 > t1:
             raise ValueError(f"I2V-Zero re-noises from t0 up to t1, got t0 = {t0} above t1 = {t1}. Lower t0 or raise t1.")

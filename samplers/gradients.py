@@ -9,6 +9,7 @@ import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, attention_pytorch
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.patcher_extension import WrappersMP
 from torch.utils.checkpoint import checkpoint
 
 # Kept for the backward pass of SD1.5's UNet, per latent cell of one picture in float32: 0.92e6 at 64x64, with
@@ -25,6 +26,49 @@ def plain_weights(module: torch.nn.Module) -> None:
         for name, b in list(m._buffers.items()):
             if b is not None and b.is_inference():
                 m._buffers[name] = b.clone()
+
+
+def ordinary_weights(model, who: str):
+    """MODEL with weights that stay where they are while a backward pass needs them: in the host's dynamic mode its second, ordinary copy.
+
+    That copy keeps the dtype of the file in layers that are made lazily; they get the one that the model computes in, as in ordinary
+    mode. Raises ValueError for a model that cannot be read a second time.
+    """
+    if not model.is_dynamic():
+        return model
+    if model.cached_patcher_init is None:
+        raise ValueError(f"{who} needs gradients, for which the host reads the model's file once more, and this MODEL does not say from where. "
+                         f"Load it with a stock loader such as Load Checkpoint, start the host with --disable-dynamic-vram, or set mode to none.")
+    m = model.get_non_dynamic_delegate()
+    for layer in m.model.modules():
+        for name in ("weight", "bias"):
+            dtype, p = getattr(layer, f"{name}_comfy_model_dtype", None), layer._parameters.get(name)
+            if dtype is not None and p is not None and p.dtype != dtype:
+                layer._parameters[name] = torch.nn.Parameter(p.to(dtype), requires_grad=False)
+    return m
+
+
+def keep_whole(model):
+    """A clone of MODEL that the host loads whole wherever it samples: an estimate of its own would move weights out again."""
+    def whole(executor, *args, **kwargs):
+        return executor(*args, **{**kwargs, "force_full_load": True})
+    m = model.clone()
+    m.add_wrapper_with_key(WrappersMP.PREPARE_SAMPLING, "firstframe_whole", whole)
+    return m
+
+
+class Ungraded:
+    """A ControlNet of the host whose output is taken as given: no gradient goes through it, and where its weights are does not matter."""
+
+    def __init__(self, control):
+        self.control = control
+
+    def __getattr__(self, name):
+        return getattr(self.control, name)
+
+    @torch.no_grad()
+    def get_control(self, *args, **kwargs):
+        return self.control.get_control(*args, **kwargs)
 
 
 def plain(value):

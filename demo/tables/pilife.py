@@ -1,8 +1,10 @@
 """PiLife against its baseline and without its parts (the paper's Fig. 5).   ./scripts/demo --table pilife [seeds] [sheet.jpg]
 
 Per seed: a drawn picture of one shape (shape, colour and background held back in training) and its caption with a motion
-word become 6 frames with the nodes of demo/workflows/PiLife.json, with everything and with one part left out at a time;
-seeds and prompt are the same. The inverted picture is the first frame as the paper has it: sampled, not kept by a mask.
+word become 6 frames with the nodes of demo/workflows/PiLife.json, with everything and with one part left out at a time; seeds,
+prompt, cfg and negative are the same. The inversion brings a negative of its own (psi): it is held where the inversion is left out,
+and exchanged for the empty prompt, with the inversion and without, in rows of their own. I2V-Zero has the empty prompt, as it is
+published. The inverted picture is the first frame as the paper has it: sampled, not kept by a mask.
 Numbers in steps of 0..255, mean over channels and pixels; +- is the standard error over seeds.
 
 - first frame: mean difference of frame 1 from the picture; others: of the later frames from the picture;
@@ -27,7 +29,9 @@ MARGIN = 6  # px
 KINDS = {
     "I2V-Zero": None,
     "PiLife": {},
-    "without inversion (plain DDIM)": {"inversion": False},
+    "without inversion (plain DDIM; negative psi)": {"inversion": False},
+    "empty negative": {"psi": False},
+    "without inversion, empty negative": {"inversion": False, "psi": False},
     "without motion noise": {"noise": False},
     "without clipper": {"clipper": False},
     "without probabilistic frames": {"probabilistic": False},
@@ -69,18 +73,18 @@ class Pieces:
         model, latent, sigmas = I2VZero.execute(self.model, self.latent, self.positive, self.negative, FRAMES, "first", 0.5, self.seed, 12.0, 0.0).result
         return sample(model, latent["samples"], self.positive, self.negative, sigmas, torch.zeros_like(latent["samples"]), self.seed)
 
-    def pilife(self, inversion=True, noise=True, clipper=True, probabilistic=True) -> torch.Tensor:
+    def pilife(self, inversion=True, psi=True, noise=True, clipper=True, probabilistic=True) -> torch.Tensor:
         from ...attention_patches.cross_frame import patch
         from ...nodes.pilife import chooser
         from ...samplers.motion_noise import fresh_noise
         from ...samplers.start_noise import attention_noise, clipped_noise, empty_clip
-        z, found, conditioning, sigmas, *_ = self.inversions[inversion]
+        z, found, _, sigmas, *_ = self.inversions[inversion]
         start = attention_noise(found, self.A, ETA, self.seed) if noise else attention_noise(found, None, 0.0, self.seed)  # eta 0: fresh noise
         assert noise or torch.equal(start.generate_noise(empty_clip(found, 2))[1:], fresh_noise((2, *z["samples"].shape[1:]), self.seed)[0][1:])
         start = clipped_noise(start, found, 0.1, False, self.seed) if clipper else start
         model = patch(self.model, chooser("PCFA" if probabilistic else "first+previous", 0.5, self.seed), "the table")
         latent = z["samples"].repeat(FRAMES, 1, 1, 1)
-        negative = conditioning if inversion else self.negative
+        negative = self.inversions[True][2] if psi else self.negative
         return sample(model, latent, self.positive, negative, sigmas, start.generate_noise({"samples": latent}), self.seed)
 
 

@@ -1,13 +1,19 @@
 """Inversion through the real guider on tiny random UNets: against the same walk with the model called by hand, and what it leaves behind."""
+from dataclasses import replace
+
 import comfy.lora
 import comfy.model_management
+import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import pytest
 import torch
 from firstframe.samplers import motion_aware_inversion
+from firstframe.samplers.beta_schedule import with_betas
+from firstframe.samplers.guidance_left import levels
 from firstframe.samplers.motion_aware_inversion import OPTIMISERS, Optimisation, trajectory, walk_back
-from firstframe.samplers.picture_inversion import as_conditioning, invert_picture, percents
+from firstframe.samplers.picture_inversion import invert_picture
+from firstframe.samplers.psi_conditioning import as_conditioning
 from firstframe.tests import tiny_models as tiny
 
 FEW = dict(steps=8, start=761, guidance=3.0, refine=0, begin="negative")
@@ -24,6 +30,10 @@ def calm(m):
 @pytest.fixture(scope="module")
 def m():
     return calm(tiny.model())
+
+
+def percent_of(m):
+    return m.get_model_object("model_sampling").percent_to_sigma
 
 
 def invert(m, mode="conditional", options=None, positive=None, **rest):
@@ -84,7 +94,7 @@ def test_the_conditioning_leads_a_stock_sampler_back(m):
     """Euler over the inversion's own levels with one psi_t a step lands on the reconstruction."""
     positive = tiny.conditioning(1)
     z, inversion = invert(m, positive=positive)
-    conditioning = as_conditioning(inversion, positive)
+    conditioning = as_conditioning(inversion, positive, percent_of(m))
     assert len(conditioning) == len(inversion.timesteps)
     space = m.get_model_object("latent_format")
     sigmas = inversion.sigmas.flip(0)
@@ -104,7 +114,7 @@ def test_the_positive_prompt_in_the_negative_branch_retraces_a_refined_trajector
         _, found = invert_picture(m, tiny.latents(1), positive, negative, mode="null-text", options=Optimisation(steps=8),
                                   **{**FEW, "refine": 20, "begin": "positive", "guidance": guidance})
         assert found.backward == 0 and found.psnr > 60
-    conditioning = as_conditioning(found, negative)
+    conditioning = as_conditioning(found, negative, percent_of(m))
     assert all(torch.equal(c, positive[0][0]) and options["strength"] == 0.5 for c, options in conditioning)
 
 
@@ -114,11 +124,107 @@ def test_prompts_of_different_numbers_of_areas_begin_at_the_negative(m):
     assert [i.began for i in both] == ["negative", "negative"] and torch.equal(both[0].walked, both[1].walked)
 
 
-def test_ranges_meet_half_way_and_cover_everything():
-    grid = [1, 126, 251, 376]
-    assert percents(grid, 4)[0] == 0 and percents(grid, 1)[1] == 1
-    assert all(percents(grid, i)[0] == percents(grid, i + 1)[1] for i in (1, 2, 3))
-    assert percents(grid, 3) == pytest.approx((1 - 313.5 / 999, 1 - 188.5 / 999))
+def seen_psi(m, inversion, conditioning) -> list:
+    """The level whose psi each call of a stock sampler gets, over the inversion's own noise levels."""
+    seen = []
+
+    def watch(executor, x, timesteps, context, *args, **kwargs):
+        seen.append([i for i, psi in enumerate(inversion.psi) if psi and torch.equal(psi[0], context[:1])])
+        return executor(x, timesteps, context, *args, **kwargs)
+    m = m.clone()
+    m.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "watch", watch)
+    z = tiny.latents(2)
+    comfy.sample.sample_custom(m, torch.zeros_like(z), 1.0, comfy.samplers.sampler_object("euler"), inversion.sigmas.flip(0), conditioning, conditioning, z, disable_pbar=True, seed=0)
+    return seen
+
+
+def test_every_level_gets_its_own_psi_whatever_schedule_the_sampling_model_has(m):
+    """Also behind a motion module, which brings other betas: by shares of the schedule it was up to five levels off."""
+    positive = tiny.conditioning(1)
+    _, inversion = invert(m, "none", Optimisation(inner=0, steps=50), steps=50, positive=positive)
+    T = len(inversion.timesteps)
+    assert T == 39
+    inversion = replace(inversion, psi=[None, *([tiny.conditioning(seed)[0][0]] for seed in range(T))])
+    conditioning = as_conditioning(inversion, positive, percent_of(m))
+    for model in (m, with_betas(m, "sqrt_linear", 0.00085, 0.012, "test")):
+        assert seen_psi(model, inversion, conditioning) == [[i] for i in range(T, 0, -1)]
+
+
+@pytest.mark.parametrize("limits", [{"start_percent": 0.3, "end_percent": 0.8}, {"clip_start_percent": 0.3, "clip_end_percent": 0.8},
+                                    {"start_percent": 0.0, "end_percent": 0.8, "clip_start_percent": 0.3, "clip_end_percent": 1.0}])
+def test_an_entrys_own_limits_hold(m, limits):
+    _, inversion = invert(m, mode="none", options=Optimisation(inner=0, steps=8))
+    out = as_conditioning(inversion, tiny.conditioning(1, **limits), percent_of(m))
+    high, low = (percent_of(m)(p) for p in (0.3, 0.8))
+    assert 1 < len(out) < len(inversion.timesteps) and not any("percent" in key for _, options in out for key in options)
+    assert max(o["timestep_start"] for _, o in out) == high and min(o["timestep_end"] for _, o in out) == low
+
+
+@pytest.mark.parametrize("mode, which", [("conditional", "positive"), ("null-text", "negative"), ("null-text", "positive"), ("none", "positive")])
+def test_an_input_that_is_silent_at_some_level_is_named_before_anything_runs(m, monkeypatch, mode, which):
+    conds = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2)}
+    conds[which][0][1].update(start_percent=0.5, end_percent=1.0)
+    calls, call = [], m.model.apply_model
+    monkeypatch.setattr(m.model, "apply_model", lambda *args, **kwargs: calls.append(1) or call(*args, **kwargs))
+    with pytest.raises(ValueError, match=f"'{which}' holds nothing for level 5 of 7 .timestep 501.*ConditioningSetTimestepRange"):
+        invert_picture(m, tiny.latents(1), *conds.values(), mode=mode, options=Optimisation(inner=0 if mode == "none" else 2, steps=8), **FEW)
+    assert not calls
+    with pytest.raises(ValueError, match=f"empty conditioning in '{which}'"):
+        invert_picture(m, tiny.latents(1), **{**conds, which: []}, mode=mode, options=Optimisation(steps=8), **FEW)
+
+
+def test_guidance_left_is_what_it_says(m):
+    """Against the three predictions by hand; none for the prompt itself, all for the negative prompt itself."""
+    c, u = tiny.conditioning(1)[0][0], tiny.conditioning(2)[0][0]
+    _, found = invert(m, options=Optimisation(inner=3, steps=8))
+    shares = []
+    for i in levels(7):
+        x, sigma = found.trajectory[i:i + 1], found.sigmas[i].expand(1)
+        with torch.no_grad():
+            prompt, psi, empty = (m.model.apply_model(x, sigma, c_crossattn=e) for e in (c, found.psi[i][0], u))
+        shares.append(float((prompt - psi).norm() / (prompt - empty).norm()))
+    assert 0.01 < found.guidance == pytest.approx(sum(shares) / 3, rel=1e-3)
+    assert invert(m, "none", Optimisation(inner=0, steps=8))[1].guidance == 0
+    assert invert(m, "null-text", Optimisation(inner=0, steps=8))[1].guidance == 1
+    assert invert(m, "null-text", Optimisation(inner=0, steps=8), begin="positive")[1].guidance == 0
+    alone = invert_picture(m, tiny.latents(1), tiny.conditioning(1), None, mode="none", options=Optimisation(inner=0, steps=8), **FEW)[1]
+    assert alone.guidance is None and alone.calls == 14 == invert(m, "none", Optimisation(inner=0, steps=8))[1].calls
+
+
+def small_card(monkeypatch):
+    """As if the weights were on a card that has room for part of them."""
+    monkeypatch.setattr(comfy.model_management, "is_device_cpu", lambda device: False)
+    monkeypatch.setattr(comfy.model_management, "vram_state", comfy.model_management.VRAMState.NORMAL_VRAM)
+    monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda dev=None, torch_free_too=False: (2**20, 2**20) if torch_free_too else 2**20)
+    monkeypatch.setattr(comfy.model_management, "minimum_inference_memory", lambda: 0)
+
+
+def test_the_model_stays_whole_where_gradients_are_needed(m, monkeypatch):
+    """The guider loads the model with an estimate of its own; on a small card that took weights out again."""
+    comfy.model_management.unload_all_models()
+    small_card(monkeypatch)
+    seen, call = [], m.model.apply_model
+    monkeypatch.setattr(m.model, "apply_model", lambda *args, **kwargs: seen.append(m.model.model_lowvram) or call(*args, **kwargs))
+    tiny.sample(m, tiny.latents(1))
+    assert seen and all(seen)
+    seen.clear()
+    invert(m)
+    assert len(seen) > 10 and not any(seen)
+    comfy.model_management.unload_all_models()
+
+
+def test_weights_in_main_memory_are_refused_before_anything_runs(m, monkeypatch):
+    expected = invert(m, "none", Optimisation(inner=0, steps=8))[1]
+    comfy.model_management.unload_all_models()
+    small_card(monkeypatch)
+    monkeypatch.setattr(comfy.model_management, "vram_state", comfy.model_management.VRAMState.NO_VRAM)
+    calls, call = [], m.model.apply_model
+    monkeypatch.setattr(m.model, "apply_model", lambda *args, **kwargs: calls.append(1) or call(*args, **kwargs))
+    with pytest.raises(ValueError, match="needs the whole model in the card's memory.*without --novram"):
+        invert(m)
+    assert not calls
+    assert tiny.difference(invert(m, "none", Optimisation(inner=0, steps=8))[1].walked, expected.walked) < 1e-5
+    comfy.model_management.unload_all_models()
 
 
 def interrupt():
@@ -175,16 +281,16 @@ def test_a_control_net_in_the_conditioning_takes_part_and_stays_as_it_was(checkp
         assert torch.equal(tiny.sample(m, z, positive=positive), before)
     assert not torch.allclose(plain.walked, first.walked, atol=1e-2) and torch.equal(first.walked, again.walked) and first.backward > 4
     assert all(torch.equal(v, weights[k]) for k, v in net.control_model.state_dict().items())
-    assert all(c[1]["control"] is net for c in as_conditioning(first, positive))
+    assert all(c[1]["control"] is net for c in as_conditioning(first, positive, percent_of(m)))
 
 
 @pytest.mark.parametrize("checkpointing", ["off", "on"])
 def test_the_gradient_beside_a_control_net_is_the_slope(m, monkeypatch, checkpointing):
-    """Against the difference of two losses: a value that was overwritten on the way back would show."""
+    """With the ControlNet's output taken as given, against the difference of two losses: a value that was overwritten on the way back would show."""
     net, hint = tiny.control_net()
     net.set_cond_hint(hint.movedim(-1, 1), 1.0)
     (embedding, _), = tiny.conditioning(2)
-    given = dict(control=net, control_apply_to_uncond=True)
+    given = dict(control=net, control_apply_to_uncond=True, cross_attn_controlnet=torch.zeros_like(embedding))  # it reads another prompt, so that it is the same for both losses
     seen, gradient = [], motion_aware_inversion.gradient
     monkeypatch.setattr(motion_aware_inversion, "gradient", lambda *args: seen.append(gradient(*args)) or seen[-1])
 
