@@ -5,8 +5,8 @@ from comfy_api.latest import io, ui
 from ..attention_patches.cross_frame import check_model
 from ..attention_patches.frames import check_channels
 from ..samplers.first_frame import check_picture
-from ..samplers.loss_plot import loss_plot
 from ..samplers.guidance_left import LITTLE
+from ..samplers.loss_plot import loss_plot
 from ..samplers.motion_aware_inversion import OPTIMISERS, Optimisation
 from ..samplers.noise_schedule import check_schedule
 from ..samplers.picture_inversion import MODES, REFINE, STARTS, WHO, invert_picture

@@ -36,8 +36,8 @@ class Inversion:
     """What INVERSION wires carry. Model latent space, variance-exploding, on the CPU; levels ascend from the picture (sigma 0).
 
     timesteps [T] and sigmas [T+1]; edges [T-1]: noise levels half-way in time between neighbouring levels; trajectory [T+1,C,h,w]:
-    Z_0 .. Z_T; walked [T+1,C,h,w]: Z*_0 .. Z*_T; psi[i]: embeddings
-    of level i, one per entry of the conditioning (psi[0] is None), found from those of `began`, positive or negative;
+    Z_0 .. Z_T; walked [T+1,C,h,w]: Z*_0 .. Z*_T; psi[i]: embeddings of level i, one per entry of the conditioning (psi[0] is None), found
+    from those of `began`, positive or negative;
     losses[i]: of its inner steps; calls and backward: model evaluations and gradients spent; guidance: what `guidance_left` finds, None
     without a negative prompt; space: the model's latent format.
     """
@@ -161,10 +161,11 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
 
     The noise levels are those of a DDIM schedule of `steps` from timestep `start` down, then 0. negative (None: none) takes part in
     mode null-text only; elsewhere the guidance that is left is measured against it. guidance and begin are only used with mode
-    null-text. begin: whose embedding its optimisation sets out from. From the negative prompt's (Mokady et al.) it has far to go; with the positive prompt's in the negative branch guidance drops out and the walk back retraces
-    the refined trajectory (Negative-prompt Inversion, Miyake et al.), so that little or nothing is left to optimise, and nothing for
-    guidance to act on. That needs as many positive entries as negative ones, or it begins at the negative. MODEL keeps its values, also
-    when this is interrupted. Raises ValueError for what `check_active`, `check_whole` and `ordinary_weights` refuse.
+    null-text. begin: whose embedding its optimisation sets out from. From the negative prompt's (Mokady et al.) it has far to go; with
+    the positive prompt's in the negative branch guidance drops out and the walk back retraces the refined trajectory (Negative-prompt
+    Inversion, Miyake et al.), so that little or nothing is left to optimise, and nothing for guidance to act on. That needs as many
+    positive entries as negative ones, or it begins at the negative. MODEL keeps its values, also when this is interrupted. Raises
+    ValueError for what `check_active`, `check_whole` and `ordinary_weights` refuse.
     """
     for name, entries in (("positive", positive), ("negative", negative)):
         if entries is not None and not entries:

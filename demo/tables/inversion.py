@@ -48,7 +48,8 @@ def measure(s: scene.Scene, mode: str, published: bool, refine: int, begin: str)
     began = time.perf_counter()
     z, inversion = invert_picture(model, z0, positive, negative, mode=mode, steps=50, start=761, guidance=GUIDANCE, refine=refine, begin=begin, options=options)
     seconds = time.perf_counter() - began
-    return {"PSNR, dB": psnr_of_picture(vae, z, z0), "guidance left, %": 100 * inversion.guidance, "model calls": inversion.calls, "of them with gradients": inversion.backward, "seconds": seconds}
+    return {"PSNR, dB": psnr_of_picture(vae, z, z0), "guidance left, %": 100 * inversion.guidance,
+            "model calls": inversion.calls, "of them with gradients": inversion.backward, "seconds": seconds}
 
 
 def main(argv: list[str]) -> int:
