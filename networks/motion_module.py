@@ -15,7 +15,7 @@ HEADS = 8  # in every published file; not to be told from the keys
 
 @dataclass(frozen=True)
 class Size:
-    """Of one temporal transformer: channels; blocks; attention layers in each block."""
+    """Of one temporal transformer: channels, a multiple of 32; blocks; attention layers in each block (published: 1 and 2)."""
 
     channels: int
     blocks: int = 1
@@ -77,3 +77,8 @@ class MotionModel(nn.Module):
                     parent.add_module(step, nn.Module())
                 parent = parent._modules[step]
             parent.add_module(name, TemporalTransformer(size, dtype, device, operations))
+
+
+def shapes(layout: dict[str, Size]) -> dict[str, torch.Size]:
+    """{name: shape} of MotionModel's weights. From torch's own layers: the host's have none before they are loaded where they load lazily."""
+    return {name: weight.shape for name, weight in MotionModel(layout, device="meta", operations=nn).state_dict().items()}

@@ -1,15 +1,18 @@
 """Reading motion modules and motion LoRAs: AnimateDiff's own files and diffusers' MotionAdapter, told by their keys and shapes."""
 import re
 from dataclasses import dataclass
+from functools import partial
 
-import comfy.model_management
 import comfy.model_patcher
-import comfy.ops
 import torch
 
-from .motion_module import MotionModel, Size
+from .motion_module import MotionModel, Size, shapes
+from .patcher import in_patcher
+from .tensors import fault
 
-PLACE = re.compile(r"((?:(?:down|up)_blocks\.\d+|mid_block)\.motion_modules\.\d+)\.(.+)")
+# the places of a UNet of up to 4 levels with up to 2 ResBlocks each, as SD1.5 and SDXL
+PLACE = re.compile(r"(down_blocks\.[0-3]\.motion_modules\.[01]|up_blocks\.[0-3]\.motion_modules\.[0-2]|mid_block\.motion_modules\.0)\.(.+)")
+WIDEST = 1280  # channels, in every published file
 DIFFUSERS = (("attn1.", "attention_blocks.0."), ("attn2.", "attention_blocks.1."), ("norm1.", "norms.0."), ("norm2.", "norms.1."), ("norm3.", "ff_norm."))
 # what betas a family was trained with (checkpoints of AnimateDiff): the host's name, first and last beta
 SCHEDULES = {"SD1.5": ("sqrt_linear", 0.00085, 0.012), "SDXL": ("linear", 0.00085, 0.020)}
@@ -66,24 +69,27 @@ def sort_out(sd: dict, name: str) -> tuple[dict, int | None]:
 
 
 def layout_of(weights: dict, name: str) -> dict[str, Size]:
-    """Places and sizes. Raises ValueError for keys that no place has, or whose place has no width."""
+    """Places and sizes. Raises ValueError for keys that no place has, for places that no UNet has, or lacks, and for widths that no module has."""
     places = {}
     for key in weights:
         match = PLACE.fullmatch(key)
         if not match:
             raise refuse(name, f"the key {key!r}", "The file is of a kind that this pack does not know.")
-        places.setdefault(match[1], []).append(match[2])
-    layout = {}
-    for place, keys in places.items():
+        places.setdefault(match[1])
+    for place in places:
         width = weights.get(f"{place}.norm.weight")
         if width is None:
             raise refuse(name, f"no {place}.norm.weight", "The file is incomplete; fetch it again.")
-
-        def count(pattern, keys=keys):
-            return 1 + max((int(m[1]) for k in keys if (m := re.search(pattern, k))), default=-1)
-
-        layout[place] = Size(width.shape[0], count(r"transformer_blocks\.(\d+)\."), count(r"attention_blocks\.(\d+)\."))
-    return layout
+        if width.ndim != 1 or len(width) not in range(32, WIDEST + 1, 32):
+            raise refuse(name, f"{place}.norm.weight of shape {list(width.shape)}", f"Expected one number for each channel: a multiple of 32, at most {WIDEST}.")
+        places[place] = Size(len(width))
+    at = [(place[0], int(place.split(".")[1]), int(place[-1])) for place in places if not place.startswith("mid")]
+    levels = max([0, *(i for _, i, _ in at)]) + 1
+    blocks = max([1, *(j + (side == "d") for side, _, j in at)])  # on the way up there is one more
+    every = [f"{side}_blocks.{i}.motion_modules.{j}" for side, n in (("down", blocks), ("up", blocks + 1)) for i in range(levels) for j in range(n)]
+    if missing := [place for place in every if place not in places]:
+        raise refuse(name, f"one that lacks {missing[0]} (and {len(missing) - 1} more)", "Fetch the file again.")
+    return places
 
 
 def version_of(layout: dict, reach: int | None) -> str:
@@ -95,21 +101,40 @@ def version_of(layout: dict, reach: int | None) -> str:
     return "v1" if reach == 24 else "v3"
 
 
-def motion_module(sd: dict, name: str) -> MotionModule:
-    """The file's module in the host's patcher, not yet on any device. Raises ValueError for another kind of file, or an incomplete one."""
+def look(sd: dict, name: str) -> tuple[dict, dict, int | None]:
+    """(weights under MotionModel's names, layout, frames that the stored positions reach). Raises ValueError unless every key, shape and number is a motion module's.
+
+    Nothing is built before: a file must not make the server allocate what it only claims to hold.
+    """
     weights, reach = sort_out(sd, name)
     layout = layout_of(weights, name)
-    version = version_of(layout, reach)
-    device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    dtype = comfy.model_management.unet_dtype(device=device, model_params=sum(v.numel() for v in weights.values()))
-    net = MotionModel(layout, dtype=dtype, device=offload, operations=comfy.ops.manual_cast).eval()
-    wanted = net.state_dict()
+    wanted = shapes(layout)
     for what, keys in (("lacks", wanted.keys() - weights.keys()), ("has, unlike any motion module,", weights.keys() - wanted.keys())):
         if keys:
             raise refuse(name, f"one that {what} {min(keys)} (and {len(keys) - 1} more)", "Fetch the file again.")
-    for key, value in wanted.items():
-        if value.shape != weights[key].shape:
-            raise refuse(name, f"{key} of shape {list(weights[key].shape)} instead of {list(value.shape)}", "Fetch the file again.")
-    patcher = comfy.model_patcher.CoreModelPatcher(net, load_device=device, offload_device=offload)
-    net.load_state_dict(weights, assign=getattr(patcher, "is_dynamic", lambda: False)())
+    for key, value in weights.items():
+        if value.shape != wanted[key]:
+            raise refuse(name, f"{key} of shape {list(value.shape)} instead of {list(wanted[key])}", "Fetch the file again.")
+        if found := fault(value):
+            raise refuse(name, f"{found} in {key}", "Fetch the file again.")
+    return weights, layout, reach
+
+
+def weights_again(source, name: str, layout: dict) -> dict:
+    """The weights for another copy of a module that was read before. Raises ValueError when the file is another one by now."""
+    weights, found, _ = look(source(), name)
+    if found != layout:
+        raise ValueError(f"Load Motion Module read {name!r}, which has been replaced by a module of another size since. Press R and run the graph again.")
+    return weights
+
+
+def motion_module(source, name: str) -> MotionModule:
+    """The file's module in the host's patcher, not yet on any device. Raises ValueError for another kind of file, or an incomplete one.
+
+    source: a function that reads the file's tensors, each time that the host needs another copy; or the tensors, which are then kept.
+    """
+    read = source if callable(source) else lambda: source
+    weights, layout, reach = look(read(), name)
+    version = version_of(layout, reach)
+    patcher = in_patcher(partial(MotionModel, layout), weights, partial(weights_again, read, name, layout))
     return MotionModule(patcher, name, layout, version, reach or LENGTHS[version], version == "v1")

@@ -1,4 +1,7 @@
 """Nodes of AnimateDiff-type motion modules. They wire; layers and files are in networks/, their place in the UNet in attention_patches/."""
+import pickle
+from functools import partial
+
 import comfy.utils
 import folder_paths
 from comfy_api.latest import io
@@ -7,6 +10,7 @@ from ..attention_patches.motion_layers import insert
 from ..networks import motion_module_files as files
 from ..networks.motion_lora import apply_lora
 from ..samplers.beta_schedule import with_betas
+from .choices import known
 from .common import expert, register_folder
 
 MotionModuleWire = io.Custom("FF_MOTION_MODULE")
@@ -20,15 +24,22 @@ for _folder in (MODULES, LORAS):
     register_folder(_folder)
 
 
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, without the library's own advice (torch's is to read it unsafely)."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or holds other things than tensors."
+    if isinstance(error, OSError):
+        return f"{(error.strerror or 'no such file').lower()}."
+    return "it is damaged, incomplete, or no file of weights."
+
+
 def read(folder: str, name: str, who: str) -> dict:
     """The file's tensors, through the host's safe loader. Raises ValueError for a file that it cannot or may not read."""
-    path = folder_paths.get_full_path(folder, name)
-    if path is None:
-        raise ValueError(f"{who} finds no file {name!r} in models/{folder}. Put it there, press R to refresh the list and choose it again.")
+    known(name, folder_paths.get_filename_list(folder), who, f"file in models/{folder}")
     try:
-        sd = comfy.utils.load_torch_file(path, safe_load=True)
+        sd = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise(folder, name), safe_load=True)
     except Exception as error:
-        raise ValueError(f"{who} cannot read {name!r} in models/{folder}: {str(error).splitlines()[0] if str(error) else type(error).__name__} "
+        raise ValueError(f"{who} cannot read {name!r} in models/{folder}: {reason(error)} "
                          f"Nothing in the file was run. Fetch it again, as .safetensors if there is one.") from error
     if not isinstance(sd, dict):
         raise ValueError(f"{who} expected named tensors in {name!r} in models/{folder}, found a {type(sd).__name__}. Choose another file.")
@@ -50,7 +61,7 @@ class MotionModuleLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, motion_module) -> io.NodeOutput:
-        return io.NodeOutput(files.motion_module(read(MODULES, motion_module, "Load Motion Module"), motion_module))
+        return io.NodeOutput(files.motion_module(partial(read, MODULES, motion_module, "Load Motion Module"), motion_module))
 
 
 class MotionLoraLoader(io.ComfyNode):

@@ -9,6 +9,7 @@ from ..attention_patches import token_classifier
 from ..attention_patches.motion_tokens import check_encoder, motion_tokens
 from ..attention_patches.motion_words import TaggerMissing, find_motion
 from ..attention_patches.prompt_text import find_typed, mark
+from .choices import known
 from .common import expert, register_folder
 
 WHO = "Motion Words"
@@ -26,10 +27,11 @@ def choose(text: str, words: str, tagger: str) -> list[tuple[int, int]]:
     """Spans of the motion words: typed ones win, then the tagger's, then none."""
     if words.strip():
         return find_typed(text, words, WHO)
-    if tagger == "off":
+    taggers = folders()
+    if known(tagger, ["auto", "off", *taggers], WHO, f"'tagger' (a folder in models/{TAGGERS})") == "off":
         return []
     if tagger != "auto":
-        return token_classifier.find_motion(text, folders()[tagger])
+        return token_classifier.find_motion(text, taggers[tagger])
     try:
         return find_motion(text)
     except TaggerMissing as error:

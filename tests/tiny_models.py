@@ -1,5 +1,8 @@
 """Tiny random UNets of the host's own classes, in the real patcher, and one way to sample with them. Import as `firstframe.tests.tiny_models`."""
+import functools
+
 import comfy.controlnet
+import comfy.memory_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.sample
@@ -27,18 +30,32 @@ SHAPES = {
 }
 
 
-def model(shape: str = "SD1.5", dtype=torch.float32, seed: int = 0, device=CPU, **overrides) -> comfy.model_patcher.ModelPatcher:
-    """A model of that family with random weights (no layer is zero); overrides: of the UNet's configuration."""
+def model(shape: str = "SD1.5", dtype=torch.float32, seed: int = 0, device=CPU, disable_dynamic: bool = False, **overrides) -> comfy.model_patcher.ModelPatcher:
+    """A model of that family with random weights (no layer is zero), the same in dynamic mode; overrides: of the UNet's configuration."""
     cls, config = SHAPES[shape]
-    supported = cls({**config, **overrides})
-    supported.set_inference_dtype(dtype, None)
-    base = supported.get_model({}, "", device=CPU)
+
+    def made():
+        supported = cls({**config, **overrides})
+        supported.set_inference_dtype(dtype, None)
+        return supported.get_model({}, "", device=CPU)
+
+    lazy, comfy.memory_management.aimdo_enabled = comfy.memory_management.aimdo_enabled, False  # such layers have no weights to fill
+    try:
+        base = made()
+    finally:
+        comfy.memory_management.aimdo_enabled = lazy
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in base.parameters():
             noise = torch.randn(p.shape, generator=generator)
             p.copy_(noise / p[0].numel() ** 0.5 if p.ndim > 1 else 1 + 0.1 * noise)
-    return comfy.model_patcher.ModelPatcher(base, load_device=device, offload_device=CPU)
+    if lazy:
+        weights, base = base.state_dict(), made()
+        base.load_state_dict(weights, assign=True)
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = kind(base, load_device=device, offload_device=CPU)
+    patcher.cached_patcher_init = (functools.partial(model, **overrides), (shape, dtype, seed, device))
+    return patcher
 
 
 def control_net(seed: int = 1):

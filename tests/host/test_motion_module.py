@@ -72,6 +72,23 @@ def test_wrong_files_are_refused_and_the_next_graph_runs(server, name, says):
     assert bits(server, graphs.plain()) == before
 
 
+def linked(choice: str) -> dict:
+    """Nodes `text` and `choice`, whose output goes into an input with a list of choices without being compared with it."""
+    return {"text": {"class_type": "PrimitiveString", "inputs": {"value": choice}},
+            "choice": {"class_type": "ComfySwitchNode", "inputs": {"switch": True, "on_false": ["text", 0], "on_true": ["text", 0]}}}
+
+
+@pytest.mark.parametrize("node,input,says", [
+    ("module", "motion_module", "Load Motion Module knows no file in models/animatediff_models of the name 'nowhere.ckpt'. Choose one of: bare.ckpt, "),
+    ("motion_lora", "lora", "Load Motion LoRA knows no file in models/animatediff_motion_lora of the name 'nowhere.ckpt'. Choose one of: ")])
+def test_a_linked_choice_that_there_is_not_is_named(server, node, input, says):
+    graph = graphs.motion("v2.safetensors", lora="pan.safetensors") | linked("nowhere.ckpt")
+    graph[node]["inputs"][input] = ["choice", 0]
+    assert says in server.run_expecting_error(graph)
+    graph["text"]["inputs"]["value"] = {"motion_module": "v2.safetensors", "lora": "pan.safetensors"}[input]
+    assert bits(server, graph) == bits(server, graphs.motion("v2.safetensors", lora="pan.safetensors"))
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_nothing_in_a_malicious_pickle_is_run(server, tmp_path, protocol):
     trace = tmp_path / "trace"

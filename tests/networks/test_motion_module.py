@@ -14,6 +14,9 @@ from safetensors.torch import load_file
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
+SMALL = tiny.model(num_res_blocks=[1, 1], channel_mult=[1, 1], transformer_depth=[1, 0], transformer_depth_output=[1, 1, 0, 0])
+
+
 def frames_first(x):
     return x.transpose(1, 2).flatten(0, 1)
 
@@ -25,7 +28,7 @@ def test_official_temporal_transformer(case, frames):
     net.load_state_dict({k.removeprefix("w.temporal_transformer."): v for k, v in g.items() if k.startswith("w.") and not k.endswith(".pe")})
     x = frames_first(g[f"in.{case}"])
     with torch.no_grad():
-        assert tiny.difference(x + net(x, range(frames), {}), frames_first(g[f"out.{case}"])) <= 1e-5
+        assert tiny.difference(x + net(x, positions(range(frames), 64, x), {}), frames_first(g[f"out.{case}"])) <= 1e-5
     stored = g["w.temporal_transformer.transformer_blocks.0.attention_blocks.0.pos_encoder.pe"]
     torch.testing.assert_close(positions(range(32), 64, stored), stored[0], rtol=0, atol=1e-6)
 
@@ -57,16 +60,62 @@ def broken(sd, kind):
         return {**sd, some.replace("to_q", "to_z"): sd[some]}
     if kind == "odd place":
         return {**sd, "front.motion_modules.0.norm.weight": torch.zeros(3)}
+    if kind in ("down_blocks.4.motion_modules.0", "up_blocks.0.motion_modules.3"):
+        return sd | {k.replace("down_blocks.0.motion_modules.0", kind): v for k, v in sd.items()}
+    if kind == "place missing":
+        return {k: v for k, v in sd.items() if not k.startswith("up_blocks.1.motion_modules.2")}
+    if kind == "the middle alone":
+        return {k.replace("down_blocks.0.motion_modules.0", "mid_block.motion_modules.0"): v for k, v in sd.items() if "down_blocks.0.motion_modules.0" in k}
+    if kind in ("transformer_blocks.1.", "attention_blocks.2.", "attention_blocks.50000."):
+        old = kind.split(".")[0] + ".0."
+        return sd | {k.replace(old, kind): v for k, v in sd.items() if old in k and k.startswith("down_blocks.0.motion_modules.0")}
+    if kind == "one attention":
+        return {k: v for k, v in sd.items() if "attention_blocks.1." not in k and "norms.1." not in k}
+    if isinstance(kind, tuple):  # the shape of a norm
+        return {**sd, NORM: torch.zeros(kind)}
+    if isinstance(kind, int):  # wide everywhere
+        return {k: torch.zeros(1).expand(*(kind * n // 32 for n in v.shape)) for k, v in sd.items() if not k.endswith(".pe")}
     return {"lora": files.lora(tiny.model()), "other": {"a": torch.zeros(2)}, "PIA": {**sd, "conv_in.weight": torch.zeros(2)}, "empty": {},
             "HotShot": {"down_blocks.0.temporal_attentions.0.pos_encoder.positional_encoding": torch.zeros(2)}}[kind]
 
 
+NORM = "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight"
+
+
 @pytest.mark.parametrize("kind,says", [
+    ("down_blocks.4.motion_modules.0", "the key 'down_blocks.4"), ("up_blocks.0.motion_modules.3", "the key 'up_blocks.0.motion_modules.3"),
+    ("place missing", "lacks up_blocks.1.motion_modules.2"), ("the middle alone", "lacks down_blocks.0.motion_modules.0"),
+    ("transformer_blocks.1.", "unlike any motion module, .*transformer_blocks.1.*and 19 more"), ("attention_blocks.2.", "unlike any motion module, .*attention_blocks.2.*and 4 more"),
+    ("attention_blocks.50000.", "unlike any motion module, .*attention_blocks.50000.*and 4 more"), ("one attention", "lacks .*attention_blocks.1"),
+    ((200000,), "norm.weight of shape \\[200000\\]"), ((), "norm.weight of shape \\[\\]"), ((32, 32), "norm.weight of shape \\[32, 32\\]"), ((0,), "norm.weight of shape \\[0\\]"),
+    *((c, f"norm.weight of shape \\[{c}\\]. Expected .* multiple of 32") for c in (8, 10, 40, 60, 200000)),
     ("truncated", "lacks .*to_q.weight"), ("norm missing", "no down_blocks.0.motion_modules.0.norm.weight"), ("shape", "of shape"), ("more", "to_z"), ("odd place", "front"),
     ("lora", "models/animatediff_motion_lora"), ("other", "none in a 'motion_modules'"), ("PIA", "PIA"), ("HotShot", "HotShot"), ("empty", "0 tensors")])
 def test_other_files_are_refused_by_name(kind, says):
     with pytest.raises(ValueError, match=f"f.ckpt.*{says}"):
         motion_module(broken(files.module(tiny.model()), kind), "f.ckpt")
+
+
+UNFIT = {
+    "NaN": lambda v: v.index_fill(0, torch.tensor([1]), torch.nan), "NaN in half precision": lambda v: UNFIT["NaN"](v).half(), "NaN in bfloat16": lambda v: UNFIT["NaN"](v).bfloat16(),
+    "NaN in 8 bits": lambda v: UNFIT["NaN"](v).to(torch.float8_e4m3fn), "infinity": lambda v: v - torch.inf,
+    "infinity in 8 bits": lambda v: torch.full(v.shape, torch.inf).to(torch.float8_e5m2),
+    "int8": lambda v: v.char(), "int64": lambda v: v.long(), "bool": lambda v: v > 0, "complex64": lambda v: v.to(torch.complex64),
+    "no number": lambda v: v.to("meta"), "no number in a sparse tensor": lambda v: v.to_sparse(), "no number for most": lambda v: torch.zeros(1).expand(v.shape),
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_tensors_that_are_no_weights_are_refused_by_name(kind):
+    sd, says = files.module(SMALL, "v3"), kind.split(" in ")[0].removesuffix(" for most").replace("NaN", "NaN or").replace("infinity", "or infinity")
+    key = "up_blocks.1.motion_modules.1.temporal_transformer.transformer_blocks.0.ff.net.0.proj.weight"
+    with pytest.raises(ValueError, match=f"in 'f.ckpt', found .*{says}.* in {key.replace('.temporal_transformer', '')}"):
+        motion_module({**sd, key: UNFIT[kind](sd[key])}, "f.ckpt")
+    lora = files.lora(SMALL)
+    for half in ("up", "down"):
+        key = f"up_blocks.1.motion_modules.1.temporal_transformer.transformer_blocks.0.attention_blocks.1.processor.to_q_lora.{half}.weight"
+        with pytest.raises(ValueError, match=f"Load Motion LoRA .* in 'l.ckpt', found .*{says}.* in {key.replace('.temporal_transformer', '')}"):
+            apply_lora(motion_module(sd, "f"), {**lora, key: UNFIT[kind](lora[key])}, "l.ckpt", 1.0)
 
 
 def weights(motion) -> dict:
@@ -110,6 +159,49 @@ def test_motion_loras_add_up_and_skip_a_middle_block_that_is_not_there():
 def test_other_loras_are_refused(make, says):
     with pytest.raises(ValueError, match=says):
         apply_lora(motion_module(files.module(tiny.model()), "f"), make(), "l", 1.0)
+
+
+BASE = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0"
+Q = f"{BASE}.processor.to_q_lora"
+
+
+@pytest.mark.parametrize("change,says", [
+    *(({f"{BASE}.to_q.{key}": torch.ones(32, 32)}, f"is of kind {kind} .*reads up/down pairs") for key, kind in (
+        ("lokr_w1", "LoKr"), ("hada_w1_a", "LoHa"), ("oft_blocks", "OFT"), ("a1.weight", "GLoRA"), ("dora_scale", "DoRA"), ("lora_mid.weight", "LoCon"),
+        ("diff", "diff"), ("diff_b", "diff"), ("w_norm", "diff"), ("set_weight", "set_weight"), ("reshape_weight", "reshape"))),
+    ({f"{Q}.up.weight": torch.ones(128)}, "\\[128\\], which are no pair"), ({f"{Q}.down.weight": torch.ones(())}, "down.weight of shape \\[\\] with .*no pair"),
+    ({f"{Q}.up.weight": torch.ones(32, 5)}, "no pair"), ({f"{Q}.up.weight": torch.ones(32, 4, 1, 1)}, "no pair"),
+    ({f"{Q}.up.weight": torch.ones(32, 0), f"{Q}.down.weight": torch.ones(0, 32)}, "no numbers"), ({f"{Q}.up.weight": None}, "down.weight without .*up.weight"),
+    ({f"{Q}.down.weight": None}, "up.weight without .*down.weight"), ({f"{BASE}.processor.to_q.alpha": torch.ones(3)}, "alpha of shape \\[3\\]"),
+    ({f"{BASE}.processor.to_q.alpha": torch.tensor(torch.nan)}, "no finite number"), ({f"{BASE}.processor.to_q.alpha": torch.tensor(1j)}, "complex64, which is no finite number"),
+])
+def test_loras_of_another_kind_are_named(change, says):
+    lora = {k: v for k, v in {**files.lora(SMALL), **change}.items() if v is not None}
+    with pytest.raises(ValueError, match=f"'l.ckpt'.*{says}"):
+        apply_lora(motion_module(files.module(SMALL), "f"), lora, "l.ckpt", 1.0)
+    with pytest.raises(ValueError, match="'l.ckpt'"):  # alone in the file
+        apply_lora(motion_module(files.module(SMALL), "f"), {k: v for k, v in change.items() if v is not None}, "l.ckpt", 1.0)
+
+
+@pytest.mark.parametrize("up,down", [
+    ("_lora.up.weight", "_lora.down.weight"), (".lora_up.weight", ".lora_down.weight"), (".lora.up.weight", ".lora.down.weight"), (".lora_B", ".lora_A"),
+    (".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight"), (".lora_B.weight", ".lora_A.weight"), (".lora_B.default.weight", ".lora_A.default.weight")])
+def test_pairs_under_every_name_that_the_host_knows(up, down):
+    motion, lora = motion_module(files.module(SMALL), "f"), files.lora(SMALL)
+    named = {k.replace("_lora.up.weight", up).replace("_lora.down.weight", down): v.bfloat16() for k, v in lora.items()}
+    named |= {f"{k.removesuffix(up)}.alpha": torch.tensor(2) for k in named if k.endswith(up)}
+    before, after = weights(motion), weights(apply_lora(motion, named, "l", 1.0))
+    key = f"{BASE}.to_q.weight".replace(".temporal_transformer", "")
+    want = before[key] + 2 / 4 * lora[f"{Q}.up.weight"].bfloat16().float() @ lora[f"{Q}.down.weight"].bfloat16().float()
+    torch.testing.assert_close(after[key], want, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_every_precision_are_taken():
+    for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2):
+        sd = {k: v.to(dtype) for k, v in files.module(SMALL).items()}
+        loaded = motion_module(sd, "f").patcher.model.state_dict()
+        for key, value in sd.items():
+            assert key.endswith(".pe") or torch.equal(loaded[key.replace(".temporal_transformer", "")], value.float())
 
 
 SD15 = {f"{side}_blocks.{i}": (c, n) for side, levels, n in (("down", (320, 640, 1280, 1280), 2), ("up", (1280, 1280, 640, 320), 3)) for i, c in enumerate(levels)}
