@@ -6,19 +6,17 @@ changes is the self-attention (attn1) of the chosen stages; everything else in t
 Axes: c clips (conditionings x videos), f frames, r the rest that another pack may have split off the tokens
 (HyperTile's tiles), n tokens, d channels.
 """
-import itertools
 from collections.abc import Callable
 
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from comfy.patcher_extension import WrappersMP
 
 from . import frames as frame_batch
+from . import unet_call
 from .pcfa import Plan
 
 STAGES = ("input", "middle", "output")
-_ids = itertools.count()
 
 
 def groups(plan: Plan) -> list[tuple[list[int], list[list[int]]]]:
@@ -90,27 +88,20 @@ def patch(model, choose: Callable[[frame_batch.FrameBatch, int], Plan], who: str
     step counts the entries of the run's sigmas from 0. An empty range or no stage returns an unchanged clone.
     """
     check_model(model, who)
-    m = model.clone()
-    sampling = m.get_model_object("model_sampling")
-    sigma_start, sigma_end = float(sampling.percent_to_sigma(start_percent)), float(sampling.percent_to_sigma(end_percent))
     if start_percent >= end_percent or not stages:
-        return m
-    channels = m.get_model_object("latent_format").latent_channels
-    key = f"firstframe_cross_frame_{next(_ids)}"
+        return model.clone()
+    channels = model.get_model_object("latent_format").latent_channels
+    key = unet_call.key("cross_frame")
 
-    def check(executor, noise, latent_image, *args, **kwargs):
+    def check(guider, noise, latent_image):
         frame_batch.check_frames(noise.shape[0], frames, who)
         frame_batch.check_channels(latent_image, channels, who)
         frame_batch.check_finite(latent_image, who)
-        return executor(noise, latent_image, *args, **kwargs)
 
-    def plan_call(executor, x, timesteps, context=None, y=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
-        sigma, step = current_step(transformer_options)
-        if sigma is None or sigma_end <= sigma <= sigma_start:
-            batch = frame_batch.read(transformer_options, x.shape[0], frames)
-            plan = [tuple(torch.tensor(t, device=x.device) for t in group) for group in groups(choose(batch, step))]
-            transformer_options = {**transformer_options, key: (batch.clips, plan)}
-        return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+    def with_plan(call, proceed):
+        batch = frame_batch.read(call.options, call.x.shape[0], frames)
+        plan = [tuple(torch.tensor(t, device=call.x.device) for t in group) for group in groups(choose(batch, call.seen.step()))]
+        return proceed((batch.clips, plan))
 
     def owner(attention):
         def attn1(q, k, v, eo):
@@ -120,6 +111,7 @@ def patch(model, choose: Callable[[frame_batch.FrameBatch, int], Plan], who: str
         attn1.firstframe_owner = who
         return attn1
 
+    m = unet_call.ride(model, key, who, with_plan, start_percent=start_percent, end_percent=end_percent, check=check)
     slots = m.model_options["transformer_options"].get("patches_replace", {}).get("attn1", {})
     for stage, number in transformer_blocks(m.get_model_object("diffusion_model"), stages):
         # (stage, number) is where stock nodes such as PAG put theirs; a longer address of another pack would hide ours
@@ -131,18 +123,4 @@ def patch(model, choose: Callable[[frame_batch.FrameBatch, int], Plan], who: str
                     f"Remove one of the two nodes, or choose other stages."
                 )
             m.set_model_attn1_replace(owner(previous), *address)
-    m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, check)
-    m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, plan_call)
     return m
-
-
-def current_step(transformer_options: dict) -> tuple[float | None, int]:
-    """(sigma, index of the nearest entry of the run's sigmas) of this call; (None, 0) when nobody samples.
-
-    Reads one number back from the device per model call, as the host's own check of timestep ranges does.
-    """
-    if "sigmas" not in transformer_options:
-        return None, 0
-    sigma = float(transformer_options["sigmas"][0])
-    schedule = transformer_options.get("sample_sigmas")
-    return sigma, 0 if schedule is None else int((schedule - sigma).abs().argmin())

@@ -3,7 +3,6 @@
 Nothing is inserted: hooks run the layers while a call of our model's UNet is under way, and are gone afterwards.
 """
 import copy
-import itertools
 from contextlib import ExitStack, contextmanager
 
 import comfy.model_management
@@ -12,10 +11,11 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 from comfy.patcher_extension import WrappersMP
 
+from ..networks.motion_module import positions
 from . import frames as frame_batch
-from .cross_frame import check_model, current_step
-
-_ids = itertools.count()
+from . import unet_call
+from .cross_frame import check_model
+from .masks import AREAS, CallMask, crops_of, note_areas
 
 
 def places(unet) -> dict[str, torch.nn.Module]:
@@ -76,15 +76,6 @@ def temporal(layers: dict, add):
         yield
 
 
-def strengths(strength: float, mask: torch.Tensor | None, numbers, clips: int, like: torch.Tensor):
-    """A number, or [c*f,1,h,w] for a mask [1 or F,H,W]."""
-    if mask is None:
-        return strength
-    picked = mask[list(numbers)] if len(mask) > 1 else mask
-    picked = torch.nn.functional.interpolate(picked[:, None].to(like), size=like.shape[2:], mode="bilinear", antialias=True)
-    return strength * picked.expand(len(numbers), -1, -1, -1).repeat(clips, 1, 1, 1)
-
-
 def check_fits(model, layout: dict, name: str, who: str) -> None:
     """Raises ValueError unless the UNet has every place of the module with its width. layout: {place: something with .channels}."""
     check_model(model, who, "puts layers between those")
@@ -130,37 +121,36 @@ def insert(model, motion, who: str, *, strength=1.0, mask=None, over_all_frames=
     step, for a clip of one frame or of more than the module knows.
     """
     check_fits(model, motion.layout, motion.name, who)
-    m = model.clone()
     if strength == 0 or start_percent >= end_percent:
-        return m
-    patcher = with_weights_of_its_own(motion.patcher, model)
-    sampling, net = m.get_model_object("model_sampling"), patcher.model
-    sigma_start, sigma_end = float(sampling.percent_to_sigma(start_percent)), float(sampling.percent_to_sigma(end_percent))
-    key = f"firstframe_motion_{next(_ids)}"
+        return model.clone()
+    key = unet_call.key("motion")
 
-    def check(executor, noise, latent_image, *args, **kwargs):
+    def check(guider, noise, latent_image):
         frame_batch.check_frames(noise.shape[0], frames, who)
         clip = frames or noise.shape[0]
         if mask is not None and len(mask) not in (1, clip):
             raise ValueError(f"{who} got {len(mask)} masks for {clip} frames. Give it one mask, or one for each frame.")
-        check_length(executor.class_obj, clip, motion.length, motion.name, who)
-        return executor(noise, latent_image, *args, **kwargs)
+        check_length(guider, clip, motion.length, motion.name, who)
 
-    def call(executor, x, timesteps, context=None, y=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
-        sigma, _ = current_step(transformer_options)
-        if sigma is not None and not sigma_end <= sigma <= sigma_start:
-            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
-        unet, batch = executor.class_obj, frame_batch.read(transformer_options, x.shape[0], frames)
-        layers = places(unet)
+    def with_layers(call, proceed):
+        batch, net, layers = frame_batch.read(call.options, call.x.shape[0], frames), call.seen.network(key, who), places(call.unet)
+        numbers, tables = range(len(batch.numbers)), {}
+        masked = None if mask is None else CallMask(mask, batch.numbers, batch.clips, crops_of(call.options, tuple(call.x.shape[2:]), who))
 
         def add(place, h):
-            out = net.get_submodule(place)(h, range(len(batch.numbers)), transformer_options)
-            return out if mask is None and strength == 1 else out * strengths(strength, mask, batch.numbers, batch.clips, h)
+            kind = h.shape[1], h.dtype
+            if kind not in tables:
+                tables[kind] = positions(numbers, h.shape[1], h)
+            out = net.get_submodule(place)(h, numbers, call.options, tables[kind])
+            if masked is not None:
+                return out * (strength * masked.at(h))
+            return out if strength == 1 else out * strength
 
-        with temporal({place: layers[place] for place in motion.layout}, add), over_frames(norms(unet) if over_all_frames else (), batch.clips):
-            return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+        with temporal({place: layers[place] for place in motion.layout}, add), over_frames(norms(call.unet) if over_all_frames else (), batch.clips):
+            return proceed()
 
-    m.set_additional_models(key, [patcher])
-    m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, check)
-    m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, call)
+    m = unet_call.ride(model, key, who, with_layers, start_percent=start_percent, end_percent=end_percent, check=check)
+    m.set_additional_models(key, [with_weights_of_its_own(motion.patcher, model)])
+    if mask is not None:
+        unet_call.add_once(m, WrappersMP.CALC_COND_BATCH, AREAS, note_areas)
     return m

@@ -6,7 +6,6 @@ the chosen cross-attention layers (each resized to the latent first) and over th
 
 Axes: b batch, h heads, n tokens of the picture, t tokens of the prompt, d channels of a head; maps are [y,x] in latent cells.
 """
-import itertools
 import logging
 import math
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.patcher_extension import WrappersMP
 
+from . import unet_call
 from .cross_frame import STAGES, check_model
 from .frames import conditional_rows
 from .motion_tokens import MotionTokens
@@ -23,7 +22,6 @@ from .motion_tokens import MotionTokens
 USUAL = (1, 2)      # levels: 32x32 and 16x16 of SD1.5's 64x64 latents
 FLAT = 1e-5         # relative spread of a map below which it holds only rounding errors
 LOGITS = 2**24      # logits held at a time (64 MB)
-_ids = itertools.count()
 
 
 def attention_share(q: torch.Tensor, k: torch.Tensor, columns: torch.Tensor, heads: int, limit: int = LOGITS) -> torch.Tensor:
@@ -128,20 +126,19 @@ def capture(model, tokens: MotionTokens, size: tuple[int, int], who: str, *, lev
     projected a second time, for the positive conditionings alone. Other attn2 patches run before it, so their prompts are what is read.
     """
     check_model(model, who, "reads the cross-attention")
-    m, captured = model.clone(), Captured(who)
-    key = f"firstframe_motion_map_{next(_ids)}"
+    captured, key = Captured(who), unet_call.key("motion_map")
 
-    def mark_call(executor, x, timesteps, context=None, y=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
+    def mark_call(call, proceed):
+        x = call.x
         if tuple(x.shape[-2:]) != tuple(size):
             raise ValueError(
                 f"{who} reads the prompt against the whole picture, got a part of {list(x.shape[-2:])} of its {list(size)} cells. "
                 f"Take the area off 'positive' (Conditioning Set Area; masks without 'set cond area to mask bounds' are fine)."
             )
         # a prompt that shares the batch with a longer one is repeated by the host: its tokens then stand there several times
-        columns = [p + i * tokens.length for i in range(max(1, context.shape[1] // tokens.length)) for p in tokens.positions]
-        rows = conditional_rows(transformer_options, x.shape[0])
-        call = (executor.class_obj, *(torch.tensor(i, device=x.device, dtype=torch.long) for i in (rows, columns)))
-        return executor(x, timesteps, context, y, control, {**transformer_options, key: call}, **kwargs)
+        columns = [p + i * tokens.length for i in range(max(1, call.context.shape[1] // tokens.length)) for p in tokens.positions]
+        rows = conditional_rows(call.options, x.shape[0])
+        return proceed((call.unet, *(torch.tensor(i, device=x.device, dtype=torch.long) for i in (rows, columns))))
 
     def attn2(q, k, v, eo):
         if eo["block"][0] not in stages:
@@ -155,6 +152,6 @@ def capture(model, tokens: MotionTokens, size: tuple[int, int], who: str, *, lev
             captured.add(F.interpolate(a.view(1, 1, *cells), size=tuple(size), mode="bilinear")[0, 0])
         return q, k, v
 
+    m = unet_call.ride(model, key, who, mark_call, relates_frames=False)
     m.set_model_attn2_patch(attn2)
-    m.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, mark_call)
     return m, captured

@@ -54,11 +54,11 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(TemporalBlock(size, dtype, device, operations) for _ in range(size.blocks))
         self.proj_out = operations.Linear(C, C, dtype=dtype, device=device)
 
-    def forward(self, x: torch.Tensor, numbers, transformer_options: dict) -> torch.Tensor:
-        """What is to be added to x [c*f,C,h,w]. numbers: the position of each of a clip's f frames."""
+    def forward(self, x: torch.Tensor, numbers, transformer_options: dict, pe: torch.Tensor | None = None) -> torch.Tensor:
+        """What is to be added to x [c*f,C,h,w]. numbers: the position of each of a clip's f frames; pe: their `positions`, where they were made before."""
         f, (C, h, w) = len(numbers), x.shape[1:]
         y = self.norm(x).view(-1, f, C, h * w).permute(0, 3, 1, 2).reshape(-1, f, C)
-        y, pe = self.proj_in(y), positions(numbers, C, x)
+        y, pe = self.proj_in(y), positions(numbers, C, x) if pe is None else pe
         for block in self.transformer_blocks:
             y = block(y, pe, transformer_options)
         return self.proj_out(y).view(-1, h * w, f, C).permute(0, 2, 3, 1).reshape(x.shape)

@@ -2,6 +2,7 @@
 import comfy.patcher_extension as pe
 import comfy.utils
 import torch
+from firstframe.attention_patches import unet_call
 from firstframe.attention_patches.motion_layers import insert
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.tests import motion_files as files
@@ -11,6 +12,7 @@ from firstframe.tests import tiny_models as tiny
 def call(m, x, t, context, y=None, **options):
     """The UNet's own output for one chunk, with the patches of m."""
     to = {**m.model_options["transformer_options"], "wrappers": pe.copy_nested_dicts(m.wrappers), **options}
+    to[unet_call.CALL] = unet_call.Seen(to, m.model, m)  # as the host's apply_model hands it on
     return m.model.diffusion_model(x, t, context, y=y, transformer_options=to)
 
 

@@ -185,12 +185,6 @@ def test_host_context_windows(causal):
     assert [len(n) for n, *_ in seen] == ([4, 5, 5] if causal else [4, 4, 4])
 
 
-def test_the_step_is_the_nearest_of_the_schedule():
-    to = {"sigmas": torch.tensor([3.1, 3.1]), "sample_sigmas": torch.tensor([9.0, 4.0, 3.0, 1.0, 0.0])}
-    assert cross_frame.current_step(to) == (pytest.approx(3.1), 2)
-    assert cross_frame.current_step({}) == (None, 0)
-
-
 def test_bad_input_is_refused_before_sampling():
     m, calls = tiny.model(), []
     m.model.diffusion_model.register_forward_pre_hook(lambda mod, a: calls.append(1))
