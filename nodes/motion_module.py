@@ -10,6 +10,8 @@ from ..attention_patches.motion_layers import insert
 from ..networks import motion_module_files as files
 from ..networks.motion_lora import apply_lora
 from ..samplers.beta_schedule import with_betas
+from ..samplers.motion_noise import mask_to_attention
+from ..samplers.start_noise import check_mask
 from .choices import known
 from .common import expert, register_folder
 
@@ -118,6 +120,9 @@ class MotionModuleApply(io.ComfyNode):
     @classmethod
     def execute(cls, model, motion_module, strength, start_percent, end_percent, mask=None, beta_schedule=AUTO, group_norm=AUTO, frames=0) -> io.NodeOutput:
         who = "Apply Motion Module"
+        if mask is not None:
+            check_mask(mask, who, "mask")
+            mask = mask_to_attention(mask, *mask.shape[-2:])[:, 0]
         on = strength != 0 and start_percent < end_percent
         if on and beta_schedule != KEEP:
             model = with_betas(model, *(files.SCHEDULES[motion_module.family] if beta_schedule == AUTO else BETAS[beta_schedule]), who)

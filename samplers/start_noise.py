@@ -29,11 +29,11 @@ def check_size(shape, inversion, who: str) -> None:
         raise ValueError(f"{who} makes the noise of a clip and needs at least 2 frames, got {shape[0]}. Give the latent one entry per frame with Picture to Frames.")
 
 
-def check_mask(mask: torch.Tensor, who: str) -> None:
-    """Raises ValueError unless mask [h,w] or [F,h,w] holds finite values, at least one."""
+def check_mask(mask: torch.Tensor, who: str, name: str = "motion") -> None:
+    """Raises ValueError unless mask [h,w] or [F,h,w] holds finite values, at least one. name: of the input that it came from."""
     if mask.ndim < 2 or not mask.numel() or not torch.isfinite(mask).all():
         what = f"an empty mask {list(mask.shape)}" if mask.ndim < 2 or not mask.numel() else "a mask with NaN or infinite values"
-        raise ValueError(f"{who} got {what}, it needs numbers from 0 to 1 of [height, width] or [frames, height, width]. Look at the node connected to 'motion', or disconnect it.")
+        raise ValueError(f"{who} got {what}, it needs numbers from 0 to 1 of [height, width] or [frames, height, width]. Look at the node connected to '{name}', or disconnect it.")
 
 
 def attention_noise(inversion, mask: torch.Tensor | None, eta: float, seed: int, base=None, frames: int | None = None) -> StartNoise:
