@@ -1,9 +1,11 @@
 """Cross-frame attention and motion layers beside what users put next to it: the host's own nodes, run through their own classes."""
+import comfy_extras.nodes_sag
 import pytest
 import torch
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+from comfy_extras.nodes_sag import SelfAttentionGuidance
 from firstframe.attention_patches import cross_frame
 from firstframe.attention_patches.motion_layers import insert
 from firstframe.networks.motion_module_files import motion_module
@@ -76,6 +78,45 @@ def test_perturbed_attention_guidance(m, patched):
     """PAG's own pass puts identity attention in the middle block; that must win there, and only there."""
     one, two = both_matter(m, lambda m: result(PerturbedAttentionGuidance.execute(m, 3.0)), patched)
     assert torch.equal(one, two)
+
+
+def sag(m):
+    return result(SelfAttentionGuidance.execute(m, 2.0, 2.0))
+
+
+def test_self_attention_guidance(m, patched):
+    one, two = both_matter(m, sag, patched)
+    assert torch.isfinite(one).all() and torch.isfinite(two).all()
+    if patched is motion_patched:
+        assert torch.equal(one, two)
+
+
+def test_self_attention_guidance_outside_the_middle_block(m):
+    def elsewhere(m):
+        return cross_frame.patch(m, chooser("PCFA", 0.4, 3), "test", stages=("input", "output"))
+
+    assert torch.equal(run(elsewhere(sag(m))), run(sag(elsewhere(m))))
+
+
+def test_self_attention_guidance_before_ours_reads_the_layers_own_attention(m, monkeypatch):
+    """Its map is that of the plain q, k, v of the negative prompt's frames; what leaves the layer is cross-frame attention all the same."""
+    layer, heard, maps, blur = m.model.diffusion_model.middle_block[1].transformer_blocks[0].attn1, {}, [], comfy_extras.nodes_sag.create_blur_map
+
+    def first(name, value):
+        heard.setdefault(name, value)
+
+    watch = [part.register_forward_hook(lambda mod, a, out, name=name: first(name, out)) for name, part in (("q", layer.to_q), ("k", layer.to_k))]
+    watch.append(layer.to_out.register_forward_pre_hook(lambda mod, args: first("out", args[0])))
+    monkeypatch.setattr(comfy_extras.nodes_sag, "create_blur_map", lambda x, attn, *a: maps.append(attn) or blur(x, attn, *a))
+    run(cross_frame_patched(sag(m)))
+    out = heard.pop("out")
+    q, k = (heard[n].chunk(2)[0].unflatten(-1, (layer.heads, -1)).transpose(1, 2) for n in "qk")
+    torch.testing.assert_close(maps[0].unflatten(0, (4, -1)), torch.softmax(q @ k.transpose(2, 3) * layer.dim_head**-0.5, -1))
+    heard.clear()
+    run(cross_frame_patched(m))
+    for handle in watch:
+        handle.remove()
+    assert torch.equal(out, heard["out"])
 
 
 def test_hypertile(m, patched):
