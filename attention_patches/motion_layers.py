@@ -3,6 +3,7 @@
 Nothing is inserted: hooks run the layers while a call of our model's UNet is under way, and are gone afterwards.
 """
 import copy
+import logging
 from contextlib import ExitStack, contextmanager
 
 import comfy.model_management
@@ -91,17 +92,20 @@ def check_fits(model, layout: dict, name: str, who: str) -> None:
 
 
 def check_length(guider, total: int, length: int, name: str, who: str) -> None:
-    """Raises ValueError when one call of the model would hold more frames than the module knows."""
+    """Raises ValueError when one call of the model would hold more frames than the module knows; says in the log when context windows bring one more than they are set to."""
     options = guider.model_options
     windows = options.get("context_handler")
     if "ad_params" in options.get("transformer_options", {}):
         return  # AnimateDiff-Evolved cuts the clip itself
-    frames, advice = total, "Put Context Windows (Manual) with context_length 16 after this node, or make fewer frames."
+    frames, fix, advice = total, False, "Put Context Windows (Manual) with context_length 16 after this node, or make fewer frames."
     if windows is not None and total > windows.context_length:
         fix = getattr(windows, "causal_window_fix", False)  # the frame before the window comes along
         frames, advice = windows.context_length + fix, f"Lower context_length{' or switch causal_window_fix off' if fix else ''} in Context Windows."
     if frames > length:
         raise ValueError(f"{who}: the motion module {name!r} knows {length} frames, one call would hold {frames}. {advice}")
+    if frames < total and fix:
+        logging.warning(f"{who}: causal_window_fix is on in Context Windows, so each window but the first brings the frame before it along and the motion module "
+                        f"sees {frames} frames instead of {windows.context_length}. It is meant for video models; switch it off for motion modules.")
 
 
 def with_weights_of_its_own(patcher, model):

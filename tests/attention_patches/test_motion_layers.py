@@ -176,6 +176,18 @@ def test_windows_of_the_host_drive_it(model, motion):
         assert torch.equal(call(m, x, t, context, context_window=window), call(m, x, t, context))
 
 
+def test_causal_windows_are_named_in_the_log_once_per_run(model, motion, caplog):
+    def said(m, frames):
+        caplog.clear()
+        tiny.sample(m, tiny.latents(frames, 8), steps=2)
+        return [r.message for r in caplog.records if "causal_window_fix" in r.message]
+
+    on, off = (windowed(insert(model, motion, WHO), 4, causal=causal) for causal in (True, False))
+    line, = said(on, 6)
+    assert line.startswith(f"{WHO}: causal_window_fix is on") and "5 frames instead of 4" in line and line.endswith("switch it off for motion modules.")
+    assert said(off, 6) == [] and said(on, 4) == []  # a clip in one window brings nothing along
+
+
 def test_clips_that_it_cannot_do_are_refused_before_the_first_step(model, motion):
     m = insert(model, motion, WHO)
     with pytest.raises(ValueError, match="at least 2"):
