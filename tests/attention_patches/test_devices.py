@@ -1,4 +1,4 @@
-"""A MODEL with motion layers on several devices, as the host's multi-GPU nodes have it: each runs the layers of its own."""
+"""Riders in the host's other ways to run a model: with motion layers on several devices each runs its own; in dynamic mode the bits are the same."""
 from pathlib import Path
 
 import comfy.model_management
@@ -12,6 +12,7 @@ from firstframe.attention_patches.motion_layers import insert
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.pilife import chooser
 from firstframe.tests import tiny_models as tiny
+from firstframe.tests.dynamic_mode import dynamic_mode
 
 WEIGHTS = Path(firstframe.__file__).parent / "demo" / "weights"
 MODULE, = (WEIGHTS / "animatediff_models").iterdir()
@@ -25,9 +26,13 @@ def load_motion(disable_dynamic=False):
     return motion
 
 
+def load_model():
+    return comfy.sd.load_checkpoint_guess_config(str(WEIGHTS / "checkpoints" / "firstframe_demo.safetensors"), output_vae=False, output_clip=False)[0]
+
+
 @pytest.fixture(scope="module")
 def model():
-    return comfy.sd.load_checkpoint_guess_config(str(WEIGHTS / "checkpoints" / "firstframe_demo.safetensors"), output_vae=False, output_clip=False)[0]
+    return load_model()
 
 
 def riding(m):
@@ -71,3 +76,13 @@ def test_two_devices_at_once(model, after):
     silence(m.get_additional_models_with_key("multigpu")[0])
     half = tiny.sample(m, Z)
     assert tiny.difference(half, expected) > 0.01 and tiny.difference(half, plain) > 0.01
+
+
+def test_a_range_in_dynamic_mode_gives_the_same_bits():
+    def results():
+        m = cross_frame.patch(load_model(), chooser("PCFA", 0.4, 3), "B", start_percent=0.3, end_percent=0.7)
+        return [tiny.sample(m, Z, sigma=sigma) for sigma in (10.0, 2.0, 0.2)]
+
+    ordinary = results()
+    with dynamic_mode():
+        assert all(torch.equal(a, b) for a, b in zip(results(), ordinary))
