@@ -2,17 +2,16 @@
 
 Nothing is inserted: hooks run the layers while a call of our model's UNet is under way, and are gone afterwards.
 """
-import copy
 import logging
 from contextlib import ExitStack, contextmanager
 
-import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 from comfy.patcher_extension import WrappersMP
 
 from ..networks.motion_module import positions
+from ..networks.patcher import another
 from . import frames as frame_batch
 from . import unet_call
 from .cross_frame import check_model
@@ -109,12 +108,11 @@ def check_length(guider, total: int, length: int, name: str, who: str) -> None:
 
 
 def with_weights_of_its_own(patcher, model):
-    """`patcher`; or one around a copy of its network, when `model` runs the same network with other LoRAs already: the host holds one set of weights for each."""
+    """`patcher`; or one around another copy of its network, when `model` runs the same network with other LoRAs already: the host holds one set of weights for each."""
     same = [other for others in model.additional_models.values() for other in others if other.is_clone(patcher)]
     if all(other.patches_uuid == patcher.patches_uuid for other in same):
         return patcher
-    comfy.model_management.unload_model_and_clones(patcher)  # what is copied are the file's weights
-    return patcher.clone(model_override=(copy.deepcopy(patcher.model), ({}, {}, {}, set())))
+    return another(patcher)
 
 
 def insert(model, motion, who: str, *, strength=1.0, mask=None, over_all_frames=False, frames=0, start_percent=0.0, end_percent=1.0):

@@ -124,6 +124,13 @@ def ride(model, key: str, who: str, during: Callable, *, start_percent=0.0, end_
     return m
 
 
+def check_single(model, who: str) -> None:
+    """Raises ValueError for a MODEL on which nodes of ours relate frames: `who` runs it on a single picture."""
+    if found := riders(model):
+        raise ValueError(f"{who} runs the model on one picture, and this MODEL relates the frames of a clip, since {' and '.join(found)}. "
+                         f"Connect to the input 'model' of {who} what goes into {found[0]}, and put {found[0]} on the MODEL that samples the clip.")
+
+
 def riders(model) -> list[str]:
     """The nodes of ours that relate frames on this MODEL, in the order in which they were put on; empty: it may run a single picture."""
     return [wrapper.rider for wrapper in model.get_all_wrappers(WrappersMP.DIFFUSION_MODEL) if hasattr(wrapper, "rider")]

@@ -57,7 +57,7 @@ class TemporalTransformer(nn.Module):
     def forward(self, x: torch.Tensor, numbers, transformer_options: dict, pe: torch.Tensor | None = None) -> torch.Tensor:
         """What is to be added to x [c*f,C,h,w]. numbers: the position of each of a clip's f frames; pe: their `positions`, where they were made before."""
         f, (C, h, w) = len(numbers), x.shape[1:]
-        y = self.norm(x).view(-1, f, C, h * w).permute(0, 3, 1, 2).reshape(-1, f, C)
+        y = self.norm(x).view(-1, f, C, h * w).permute(0, 3, 1, 2).reshape(-1, f, C).contiguous()  # a strided one would be multiplied place by place
         y, pe = self.proj_in(y), positions(numbers, C, x) if pe is None else pe
         for block in self.transformer_blocks:
             y = block(y, pe, transformer_options)

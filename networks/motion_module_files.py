@@ -124,7 +124,7 @@ def weights_again(source, name: str, layout: dict) -> dict:
     """The weights for another copy of a module that was read before. Raises ValueError when the file is another one by now."""
     weights, found, _ = look(source(), name)
     if found != layout:
-        raise ValueError(f"Load Motion Module read {name!r}, which has been replaced by a module of another size since. Press R and run the graph again.")
+        raise ValueError(f"Load Motion Module read {name!r}, which has been replaced by a module of another size since. Give that one a name of its own, press R and choose it.")
     return weights
 
 

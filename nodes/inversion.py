@@ -4,6 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..attention_patches.cross_frame import check_model
 from ..attention_patches.frames import check_channels
+from ..attention_patches.unet_call import check_single
 from ..samplers.first_frame import check_picture
 from ..samplers.guidance_left import LITTLE
 from ..samplers.loss_plot import loss_plot
@@ -114,6 +115,7 @@ class MotionAwareInversion(io.ComfyNode):
         z0 = samples["samples"]
         check_picture(z0, WHO)
         check_model(model, WHO)
+        check_single(model, WHO)
         check_schedule(model, WHO)
         check_channels(z0, model.get_model_object("latent_format").latent_channels, WHO)
         if mode == "null-text" and negative is None:

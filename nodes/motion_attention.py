@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..attention_patches.cross_frame import STAGES, check_model
 from ..attention_patches.frames import check_channels
 from ..attention_patches.motion_map import capture, check_length, to_map
+from ..attention_patches.unet_call import check_single
 from ..samplers.first_frame import check_picture
 from ..samplers.inversion import sigmas_of
 from ..samplers.noise_schedule import check_schedule
@@ -72,6 +73,7 @@ class MotionAttentionMap(io.ComfyNode):
         z = samples["samples"]
         check_picture(z, WHO)
         check_model(model, WHO, "reads the cross-attention")
+        check_single(model, WHO)
         check_schedule(model, WHO)
         check_channels(z, model.get_model_object("latent_format").latent_channels, WHO)
         check_length(positive, motion_tokens, WHO)

@@ -4,6 +4,7 @@ from comfy_api.latest import io
 from ..attention_patches.cross_frame import STAGES, check_model, patch
 from ..attention_patches.frames import check_channels
 from ..attention_patches.pcfa import attended, draws
+from ..attention_patches.unet_call import check_single
 from ..samplers.first_frame import check_picture
 from ..samplers.i2v_zero import prepare
 from ..samplers.noise_schedule import check_schedule
@@ -111,6 +112,7 @@ class I2VZero(io.ComfyNode):
             raise ValueError(message)
         check_picture(z0, "I2V-Zero")
         check_model(model, "I2V-Zero")
+        check_single(model, "I2V-Zero")
         check_schedule(model, "I2V-Zero")
         check_channels(z0, model.get_model_object("latent_format").latent_channels, "I2V-Zero")
         if t0 > t1:

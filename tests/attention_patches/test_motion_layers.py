@@ -1,4 +1,5 @@
 """Temporal layers in the host's UNet: against diffusers' UNetMotionModel with the same weights, and as patches that leave no trace."""
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.cli_args
@@ -15,6 +16,7 @@ from firstframe.tests.motion_reference import both, call
 from safetensors.torch import load_file
 
 WHO = "Apply Motion Module"
+PLACE = "down_blocks.0.motion_modules.1"
 
 
 @pytest.mark.parametrize("shape,version", [("SD1.5", "v1"), ("SD1.5", "v2"), ("SD1.5", "v3"), ("SDXL", "SDXL")])
@@ -117,8 +119,7 @@ def test_conditionings_and_clips_do_not_mix(model, motion):
 
 def test_strength_and_mask_scale_what_the_layers_add(model, motion):
     """In one layer's output, against the sum written out; masks per frame follow the frame's number in the whole clip."""
-    one = motion_module({k: v for k, v in files.module(model).items() if k.startswith(("down_blocks.0.motion_modules.1", "down_blocks.3."))}, "f")
-    one.layout.pop("down_blocks.3.motion_modules.0"), one.layout.pop("down_blocks.3.motion_modules.1")
+    one = replace(motion, layout={PLACE: motion.layout[PLACE]})
     mask = torch.rand(6, 16, 16, generator=torch.Generator().manual_seed(4))
     x, t, context = tiny.latents(3), torch.full((3,), 500.0), tiny.conditioning(1)[0][0].expand(3, -1, -1)
 
@@ -132,7 +133,7 @@ def test_strength_and_mask_scale_what_the_layers_add(model, motion):
 
     with torch.no_grad():
         raw = seen(model)
-        full = motion.patcher.model.get_submodule("down_blocks.0.motion_modules.1")(raw, range(3), {})
+        full = motion.patcher.model.get_submodule(PLACE)(raw, range(3), {})
     window = comfy.context_windows.IndexListContextWindow([2, 4, 5], dim=0, total_frames=6)
     for options, scale, extra in ((dict(), 1.0, {}), (dict(strength=0.25), 0.25, {}), (dict(strength=0.5, mask=mask), 0.5 * mask[[0, 1, 2], None], {}),
                                   (dict(mask=mask), mask[[2, 4, 5], None], {"context_window": window}), (dict(mask=mask[3:4]), mask[3:4, None], {})):

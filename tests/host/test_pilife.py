@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused_where_it_is_wrong(host, picture):
     assert "asked for noise of [3, 4, 16, 8]" in host.run_expecting_error(wrong)
     wrong = graphs.pilife(picture)
     wrong["invert"]["inputs"]["model"] = ["patch", 0]
-    assert "needs at least 2" in host.run_expecting_error(wrong)
+    assert "what goes into Probabilistic Cross-Frame Attention" in host.run_expecting_error(wrong)
     wrong = graphs.pilife(picture)
     wrong["flow"] = {"class_type": "ModelSamplingSD3", "inputs": {"model": ["model", 0], "shift": 3.0}}
     wrong["invert"]["inputs"]["model"] = ["flow", 0]

@@ -3,11 +3,14 @@ import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete, ModelSamplingSD3
 from firstframe.attention_patches.motion_tokens import MotionTokens
+from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.inversion import MotionAwareInversion
 from firstframe.nodes.motion_attention import MotionAttentionMap
-from firstframe.nodes.pilife import I2VZero
+from firstframe.nodes.motion_module import MotionModuleApply
+from firstframe.nodes.pilife import I2VZero, PCFAPatch
 from firstframe.samplers.beta_schedule import with_betas
 from firstframe.samplers.noise_schedule import check_schedule
+from firstframe.tests import motion_files
 from firstframe.tests import tiny_models as tiny
 
 OTHERS = {
@@ -30,6 +33,15 @@ RUNS = {
 def test_other_schedules_are_refused_with_the_node_to_move(who, kind):
     with pytest.raises(ValueError, match=f"{who} walks the noise schedule.*Move the Model Sampling node"):
         RUNS[who](OTHERS[kind](tiny.model()))
+
+
+@pytest.mark.parametrize("who", RUNS)
+def test_a_model_that_relates_frames_is_refused_with_the_node_to_move(who):
+    m = tiny.model()
+    motion = motion_module(motion_files.module(m), "f")
+    for patched, first in ((PCFAPatch.execute(m, 0.5, 0, 0.0, 1.0), "Probabilistic Cross-Frame Attention"), (MotionModuleApply.execute(m, motion, 1.0, 0.0, 1.0), "Apply Motion Module")):
+        with pytest.raises(ValueError, match=f"{who} runs the model on one picture.*since {first}.*Connect to the input 'model' of {who} what goes into {first}"):
+            RUNS[who](patched.result[0])
 
 
 def test_noise_and_velocity_are_taken_also_with_other_betas():
