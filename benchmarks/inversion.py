@@ -26,9 +26,9 @@ KINDS = {  # name: (mode, as published)
 }
 
 
-def measure(name: str, case, device, dtype, rounds: int, steps: int = 50) -> None:
+def measure(name: str, case, device, dtype, rounds: int, steps: int = 50) -> list[dict]:
     from ..samplers.motion_aware_inversion import PUBLISHED, Optimisation
-    from ..samplers.picture_inversion import invert_picture
+    from ..samplers.picture_inversion import REFINE, invert_picture
     from ..tests import tiny_models as tiny
     shape, width, mult, context, side = case
     model = tiny.model(shape, dtype, device=device, model_channels=width, channel_mult=mult, context_dim=context)
@@ -37,19 +37,23 @@ def measure(name: str, case, device, dtype, rounds: int, steps: int = 50) -> Non
         mode, published = KINDS[kind]
         with torch.inference_mode():
             return invert_picture(model, tiny.latents(1, side, seed), prompt(context, 2 * seed), prompt(context, 2 * seed + 1), mode=mode, steps=steps,
-                                  start=761, guidance=7.5, refine=0 if published else 1, begin="negative" if published else "positive",
+                                  start=761, guidance=7.5, refine=0 if published else REFINE[mode],
                                   options=PUBLISHED if published else Optimisation())[1]
 
     found, seconds = {k: [] for k in KINDS}, {k: [] for k in KINDS}
     for seed in range(rounds):
         for kind in KINDS:
             seconds[kind].append(timed(lambda k=kind, s=seed: found[k].append(invert(k, s))))
-    memory = {k: f", {peak(partial(invert, k, 0)):.2f} GiB" if device.type == "cuda" else "" for k in KINDS}
+    memory = {k: [peak(partial(invert, k, 0))] if device.type == "cuda" else [] for k in KINDS}
+    rows = []
     print(f"{name} ({device.type}, {str(dtype).removeprefix('torch.')}, {rounds} pictures)")
     for kind, inversions in found.items():
-        psnr, calls, backward = (statistics.mean(getattr(i, what) for i in inversions) for what in ("psnr", "calls", "backward"))
+        psnr, left, calls, backward = (statistics.mean(getattr(i, what) for i in inversions) for what in ("psnr", "guidance", "calls", "backward"))
         t, published = (statistics.median(seconds[k]) for k in (kind, kind.split(",")[0] + ", published"))
-        print(f"  {kind:23} {psnr:5.1f} dB, {calls:3.0f} calls, {backward:3.0f} with gradients, {t:6.1f} s, {t / published:.3f} x published{memory[kind]}", flush=True)
+        held = "".join(f", {gib:.2f} GiB" for gib in memory[kind])
+        print(f"  {kind:23} {psnr:5.1f} dB, guidance left {left:.2f}, {calls:3.0f} calls, {backward:3.0f} with gradients, {t:6.1f} s, {t / published:.3f} x published{held}", flush=True)
+        rows.append({"what": f"{kind}, {name}", "seconds": t, "ratio": t / published, "floor": None, "memory": memory[kind]})
+    return rows
 
 
 def main(argv: list[str]) -> None:

@@ -39,7 +39,7 @@ def operations(job) -> int:
 
 
 @torch.inference_mode()
-def measure(name: str, case, device, dtype, rounds: int) -> None:
+def measure(name: str, case, device, dtype, rounds: int) -> dict:
     import comfy.model_management
 
     from ..attention_patches.motion_layers import insert
@@ -74,6 +74,7 @@ def measure(name: str, case, device, dtype, rounds: int) -> None:
     print(f"  with / floor     {s['with'] / floor:.3f}   goal 1.1\n  with / diffusers {s['with'] / s['diffusers']:.3f}", flush=True)
     if memory:
         print("  peak memory  {:9.2f} GiB without, {:.2f} GiB with (diffusers' copy among them)".format(*memory))
+    return {"what": f"motion module, {name}", "seconds": s["with"], "ratio": s["with"] / s["without"], "floor": s["with"] / floor, "memory": memory}
 
 
 def exact(versions) -> None:

@@ -63,7 +63,7 @@ def self_attentions(step, model, z) -> list:
     return calls
 
 
-def measure(name: str, case, device, dtype, rounds: int) -> None:
+def measure(name: str, case, device, dtype, rounds: int) -> dict:
     from comfy.ldm.modules.attention import optimized_attention
 
     from ..attention_patches.cross_frame import groups, patch
@@ -112,6 +112,7 @@ def measure(name: str, case, device, dtype, rounds: int) -> None:
     print(f"  with / floor   {t['with'] / floor:9.3f}      goal 1.15", flush=True)
     if memory:
         print("  peak memory    {:9.2f} GiB without, {:.2f} GiB with".format(*memory))
+    return {"what": f"PCFA, {name}", "seconds": t["with"], "ratio": t["with"] / t["without"], "floor": t["with"] / floor, "memory": memory}
 
 
 def main(argv: list[str]) -> None:

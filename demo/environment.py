@@ -12,6 +12,11 @@ from pathlib import Path
 from . import hosts
 from .venv import DEMO, ROOT, Problem, alone, clean_environment, install, make_venv, python
 
+NEEDS_CUDA = """import sys, torch
+if not torch.cuda.is_available():
+    sys.exit("scripts/test: --gpu needs a CUDA device, and PyTorch %s in .venv finds none; leave --gpu out to test on the CPU." % torch.__version__)
+"""
+
 
 def prepare(version: "str | None" = None) -> Path:
     """.venv and the host; the host's folder."""
@@ -39,15 +44,18 @@ def take_version(arguments: list) -> tuple:
 
 
 def start(job: str, arguments: list) -> int:
-    """Becomes the job's process; returns only when the test job's lint complains."""
+    """Becomes the job's process; returns only when the test job's lint complains (with --gpu: or its tests fail, before the benchmarks)."""
     version, arguments = take_version(arguments)
     environment = {**clean_environment(), "COMFYUI_PATH": str(prepare(version))}
     if job == "test":
         os.chdir(ROOT)
-        lint = subprocess.run([python(), "-m", "ruff", "check", "."], env=environment, check=False).returncode
-        if lint:
-            return lint
-        command = ["-m", "pytest", *arguments]
+        gpu, arguments = "--gpu" in arguments, [a for a in arguments if a != "--gpu"]
+        checks = [["-c", NEEDS_CUDA]] * gpu + [["-m", "ruff", "check", "."]] + [["-m", "pytest", *arguments]] * gpu
+        for check in checks:
+            failed = subprocess.run([python(), *check], env=environment, check=False).returncode
+            if failed:
+                return failed
+        command = [str(DEMO / "run.py"), "benchmarks.gpu"] if gpu else ["-m", "pytest", *arguments]
     else:
         command = [str(DEMO / "run.py"), "command", *arguments]
     sys.stdout.flush()

@@ -49,7 +49,7 @@ def pytest_configure():
 
 @pytest.fixture(scope="session")
 def host():
-    """A real ComfyUI server with the pack; starts with the first test that asks for it."""
+    """A real ComfyUI server with the pack, on CUDA where that is; starts with the first test that asks for it."""
     from firstframe.demo.server import GraphError, Server
 
     class Host(Server):
@@ -59,5 +59,15 @@ def host():
                 self.run(graph)
             return str(caught.value)
 
-    with Host(arguments=["--cache-none"]) as server:  # so that a graph run twice is computed twice
+    with Host(arguments=["--cache-none", "--disable-dynamic-vram"]) as server:  # no cache, so that a graph run twice is computed twice
+        yield server
+
+
+@pytest.fixture(scope="session")
+def dynamic_host():
+    """The same in the host's dynamic mode: its own on CUDA, elsewhere as far as a CPU goes."""
+    import torch
+    from firstframe.demo.server import Server
+    on_cpu = {} if torch.cuda.is_available() else dict(custom_nodes=[ROOT / "tests" / "dynamic_mode"], environment={"FIRSTFRAME_DYNAMIC_MODE": "1"})
+    with Server(arguments=["--cache-none"], **on_cpu) as server:
         yield server

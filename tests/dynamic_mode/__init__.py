@@ -13,7 +13,6 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import comfy_aimdo.host_buffer
-import torch
 
 NODE_CLASS_MAPPINGS = {}
 
@@ -50,11 +49,8 @@ def read_unmapped(read):
 
 def reach() -> list:
     """[(object, attribute, value in dynamic mode)]: all that is different."""
-    changes = [(comfy.memory_management, "aimdo_enabled", True)]
-    if not torch.cuda.is_available():
-        changes += [(comfy.model_patcher, "CoreModelPatcher", DynamicPatcher), (comfy_aimdo.host_buffer, "HostBuffer", HostBuffer),
-                    (comfy.utils, "load_torch_file", read_unmapped(comfy.utils.load_torch_file))]
-    return changes
+    return [(comfy.memory_management, "aimdo_enabled", True), (comfy.model_patcher, "CoreModelPatcher", DynamicPatcher),
+            (comfy_aimdo.host_buffer, "HostBuffer", HostBuffer), (comfy.utils, "load_torch_file", read_unmapped(comfy.utils.load_torch_file))]
 
 
 @contextmanager

@@ -114,3 +114,18 @@ def test_it_saves_a_video_and_the_same_seed_gives_the_same_bits(path, host, info
     _, other, _ = run(host, workflows.small_graph(path, info, image, seed=77))
     assert max(workflows.difference(a, b) for a, b in zip(frames, other)) > 0.001
     assert run(host, graph)[0] == data
+
+
+LORAS = ("LoraLoader", "FF_MotionLoraLoader")  # on large weights they need the card's own pages
+
+
+@every_workflow
+def test_in_the_hosts_dynamic_mode_it_gives_the_same_bits(path, host, dynamic_host, info, image):
+    dynamic_host.upload_image(workflows.PICTURE)
+    graph = workflows.small_graph(path, info, image)
+    data, frames, _ = run(dynamic_host, graph)
+    if any(node["class_type"] in LORAS for node in graph.values()):
+        assert len(frames) == workflows.frames_of(graph)
+    else:
+        assert data == run(host, graph)[0]
+    assert "prepared for dynamic VRAM loading" in dynamic_host.log.read_text(errors="replace")

@@ -1,0 +1,34 @@
+"""The GPU columns of every benchmark, in one table at the end.   ./scripts/test --gpu, or after it: demo/run.py benchmarks.gpu [rounds]
+
+Each row is from the benchmark of its name, whose docstring says what is compared: seconds of one step (of a whole inversion), the ratio to
+the same without it (of an inversion: to the published one), the ratio to the floor, and what CUDA holds at most, without and with it.
+"""
+import torch
+
+from ..demo.in_process import use_host
+from . import inversion, motion_module, pcfa
+
+COLUMNS = ("", "seconds", "ratio", "ratio to the floor", "peak GiB")
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown. rows: {what, seconds, ratio, floor (or None), memory: GiB without and with, or only with, or nothing}."""
+    lines = [" | ".join(COLUMNS).strip(), "---" + "|---" * (len(COLUMNS) - 1)]
+    for row in rows:
+        memory = " -> ".join(f"{gib:.2f}" for gib in row["memory"])
+        lines.append(" | ".join([row["what"], f"{row['seconds']:.3f}", f"{row['ratio']:.3f}", f"{row['floor']:.3f}" if row["floor"] else "", memory]).rstrip())
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    if not torch.cuda.is_available():
+        print(f"benchmarks.gpu needs a CUDA device, and PyTorch {torch.__version__} finds none.")
+        return 1
+    use_host()
+    device, rows = torch.device("cuda"), []
+    for subject, rounds in ((pcfa, 9), (motion_module, 5), (inversion, 3)):
+        for name, case in subject.CASES["cuda"].items():
+            found = subject.measure(name, case, device, torch.float16, int(argv[0]) if argv else rounds)
+            rows += found if isinstance(found, list) else [found]
+    print(f"\n{torch.cuda.get_device_name()}, PyTorch {torch.__version__}\n\n{table(rows)}")
+    return 0

@@ -1,0 +1,26 @@
+"""The table of the GPU columns: from measurements that run here too, and one sentence where there is no card."""
+import subprocess
+
+import pytest
+import torch
+from firstframe.benchmarks import gpu, inversion, motion_module, pcfa
+from firstframe.demo import environment, venv
+
+SMALL = ("demo", 64, [1, 1, 1, 1], 64)
+
+
+def test_every_benchmark_gives_its_row(capsys):
+    cpu = torch.device("cpu"), torch.float32
+    rows = [pcfa.measure("small", (*SMALL, 3, 8), *cpu, 1), motion_module.measure("small", (*SMALL, 3, 8), *cpu, 1), *inversion.measure("small", (*SMALL, 8), *cpu, 1, steps=4)]
+    rows[0]["memory"], rows[2]["memory"] = [1.25, 1.5], [2.0]
+    lines = gpu.table(rows).splitlines()
+    assert len(lines) == 2 + 2 + len(inversion.KINDS) and lines[0] == "| seconds | ratio | ratio to the floor | peak GiB"
+    assert lines[2].startswith("PCFA, small | ") and lines[2].endswith(" | 1.25 -> 1.50") and lines[3].startswith("motion module, small | ") and lines[4].endswith("|  | 2.00")
+    assert all(float(n) > 0 for line in lines[2:4] for n in line.split(" | ")[1:4])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_without_a_card_it_says_so(capsys):
+    assert gpu.main([]) == 1 and "needs a CUDA device" in capsys.readouterr().out
+    done = subprocess.run([venv.python(), "-c", environment.NEEDS_CUDA], capture_output=True, text=True, check=False) if venv.python().exists() else None
+    assert done is None or done.returncode == 1 and done.stderr.startswith("scripts/test: --gpu needs a CUDA device") and len(done.stderr.splitlines()) == 1
