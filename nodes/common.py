@@ -11,13 +11,6 @@ def expert(widget):
     return widget
 
 
-def frame_count_error(frames: int | None, who: str) -> str | None:
-    """The sentence for a clip of fewer than two frames; None when frames is fine or comes from a link."""
-    if frames is None or frames >= 2:
-        return None
-    return f"{who} makes a clip and needs at least 2 frames, got {frames}. Raise 'frames'; 8 is a good start, 16 the usual length."
-
-
 def register_folder(folder: str) -> None:
     """Adds a folder of models/ to the host's list, and file extensions to whatever another pack or the user's paths file has put there."""
     paths, extensions = folder_paths.folder_names_and_paths.get(folder, ([], set()))

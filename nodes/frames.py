@@ -2,10 +2,10 @@
 from comfy_api.latest import io
 
 from ..samplers.first_frame import check_picture, picture_to_frames
-from .common import frame_count_error
+from .inputs import Node
 
 
-class PictureToFrames(io.ComfyNode):
+class PictureToFrames(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -26,13 +26,7 @@ class PictureToFrames(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frames=None):
-        return frame_count_error(frames, "Picture to Frames") or True
-
-    @classmethod
     def execute(cls, samples, frames, keep_first) -> io.NodeOutput:
-        if message := frame_count_error(frames, "Picture to Frames"):
-            raise ValueError(message)
         z = samples["samples"]
         check_picture(z, "Picture to Frames")
         clip, mask = picture_to_frames(z, frames, keep_first)

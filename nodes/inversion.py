@@ -5,6 +5,7 @@ from comfy_api.latest import io, ui
 from ..attention_patches.cross_frame import check_model
 from ..attention_patches.frames import check_channels
 from ..attention_patches.unet_call import check_single
+from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture
 from ..samplers.guidance_left import LITTLE
 from ..samplers.loss_plot import loss_plot
@@ -13,6 +14,7 @@ from ..samplers.noise_schedule import check_schedule
 from ..samplers.picture_inversion import MODES, REFINE, STARTS, WHO, invert_picture
 from ..samplers.psi_conditioning import as_conditioning
 from .common import expert
+from .inputs import Node
 
 InversionType = io.Custom("INVERSION")
 BY_MODE = -1
@@ -41,7 +43,7 @@ def report(inversion, mode: str, picture: float | None = None) -> str:
             f"{guidance_report(inversion.guidance)} Reconstruction: PSNR {inversion.psnr:.1f} dB in the latent{seen}.")
 
 
-class MotionAwareInversion(io.ComfyNode):
+class MotionAwareInversion(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -118,6 +120,8 @@ class MotionAwareInversion(io.ComfyNode):
         check_single(model, WHO)
         check_schedule(model, WHO)
         check_channels(z0, model.get_model_object("latent_format").latent_channels, WHO)
+        for name, conditioning in (("positive", positive), ("negative", negative or [])):
+            check_width(model, conditioning, WHO, name)
         if mode == "null-text" and negative is None:
             raise ValueError(f"{WHO}: mode null-text optimises the negative prompt's embedding, and 'negative' is not connected. Connect CLIP Text Encode with an empty text.")
         options = Optimisation(0 if mode == "none" else inner_steps, learning_rate, early_stop, steps=steps, optimiser=optimiser)

@@ -8,11 +8,13 @@ from ..attention_patches.cross_frame import STAGES, check_model
 from ..attention_patches.frames import check_channels
 from ..attention_patches.motion_map import capture, check_length, to_map
 from ..attention_patches.unet_call import check_single
+from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture
 from ..samplers.inversion import sigmas_of
 from ..samplers.noise_schedule import check_schedule
 from ..samplers.noised_calls import call_at
 from .common import expert
+from .inputs import Node
 from .motion_tokens import MotionTokensType
 
 WHO = "Motion Attention Map"
@@ -23,7 +25,7 @@ def timesteps(start: int, end: int, count: int) -> list[int]:
     return list(dict.fromkeys(torch.linspace(start, end, count).round().int().tolist()))
 
 
-class MotionAttentionMap(io.ComfyNode):
+class MotionAttentionMap(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -76,6 +78,7 @@ class MotionAttentionMap(io.ComfyNode):
         check_single(model, WHO)
         check_schedule(model, WHO)
         check_channels(z, model.get_model_object("latent_format").latent_channels, WHO)
+        check_width(model, positive, WHO, "positive")
         check_length(positive, motion_tokens, WHO)
         size = tuple(z.shape[-2:])
         if not motion_tokens.positions:

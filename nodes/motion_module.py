@@ -14,6 +14,7 @@ from ..samplers.motion_noise import mask_to_attention
 from ..samplers.start_noise import check_mask
 from .choices import known
 from .common import expert, register_folder
+from .inputs import Node
 
 MotionModuleWire = io.Custom("FF_MOTION_MODULE")
 MODULES, LORAS = "animatediff_models", "animatediff_motion_lora"  # the folders that users of AnimateDiff-Evolved have
@@ -48,7 +49,7 @@ def read(folder: str, name: str, who: str) -> dict:
     return sd
 
 
-class MotionModuleLoader(io.ComfyNode):
+class MotionModuleLoader(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -66,7 +67,7 @@ class MotionModuleLoader(io.ComfyNode):
         return io.NodeOutput(files.motion_module(partial(read, MODULES, motion_module, "Load Motion Module"), motion_module))
 
 
-class MotionLoraLoader(io.ComfyNode):
+class MotionLoraLoader(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -88,7 +89,7 @@ class MotionLoraLoader(io.ComfyNode):
         return io.NodeOutput(apply_lora(motion_module, read(LORAS, lora, "Load Motion LoRA"), lora, strength))
 
 
-class MotionModuleApply(io.ComfyNode):
+class MotionModuleApply(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

@@ -4,7 +4,8 @@ import logging
 from comfy_api.latest import io, ui
 
 from ..samplers.start_noise import attention_noise, clipped_noise, noised_clip
-from .common import expert, frame_count_error
+from .common import expert
+from .inputs import Node
 from .inversion import InversionType
 
 INVERSION_TOOLTIP = "From Motion-Aware Inversion. The clip has to have the size of its picture."
@@ -18,7 +19,7 @@ def outputs(what: str) -> list:
     ]
 
 
-class MotionNoiseInit(io.ComfyNode):
+class MotionNoiseInit(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -47,20 +48,14 @@ class MotionNoiseInit(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frames=None):
-        return frame_count_error(frames, "Motion Noise") or True
-
-    @classmethod
     def execute(cls, inversion, frames, eta, seed, motion=None, base=None) -> io.NodeOutput:
-        if message := frame_count_error(frames, "Motion Noise"):
-            raise ValueError(message)
         if motion is not None and not motion.any():
             logging.warning("Motion Noise: the mask is black, so nothing is marked as moving. Paint the moving part white, or disconnect it.")
         noise = attention_noise(inversion, motion, eta, seed, base, frames)
         return io.NodeOutput(noise, {"samples": noised_clip(inversion, noise, frames)})
 
 
-class NoiseClipper(io.ComfyNode):
+class NoiseClipper(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

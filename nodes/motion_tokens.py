@@ -11,6 +11,7 @@ from ..attention_patches.motion_words import TaggerMissing, find_motion
 from ..attention_patches.prompt_text import find_typed, mark
 from .choices import known
 from .common import expert, register_folder
+from .inputs import Node
 
 WHO = "Motion Words"
 TAGGERS = "motion_taggers"
@@ -41,7 +42,7 @@ def choose(text: str, words: str, tagger: str) -> list[tuple[int, int]]:
         ) from error
 
 
-class MotionWords(io.ComfyNode):
+class MotionWords(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(

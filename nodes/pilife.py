@@ -5,10 +5,12 @@ from ..attention_patches.cross_frame import STAGES, check_model, patch
 from ..attention_patches.frames import check_channels
 from ..attention_patches.pcfa import attended, draws
 from ..attention_patches.unet_call import check_single
+from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture
 from ..samplers.i2v_zero import prepare
 from ..samplers.noise_schedule import check_schedule
-from .common import expert, frame_count_error
+from .common import expert
+from .inputs import Node
 
 P_TOOLTIP = (
     "Probability p of the geometric distribution (0 to 1) that picks the third frame, t-k. Larger p means nearer frames (1: always the "
@@ -25,7 +27,7 @@ def chooser(mode: str, p: float, seed: int):
     return choose
 
 
-class PCFAPatch(io.ComfyNode):
+class PCFAPatch(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -58,7 +60,7 @@ class PCFAPatch(io.ComfyNode):
                                    frames=frames, start_percent=start_percent, end_percent=end_percent, stages=stages))
 
 
-class I2VZero(io.ComfyNode):
+class I2VZero(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -101,20 +103,16 @@ class I2VZero(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, frames=None):
-        return frame_count_error(frames, "I2V-Zero") or True
-
-    @classmethod
     def execute(cls, model, samples, positive, negative, frames, attention, p, seed, motion_x, motion_y,
                 t0=881, t1=941, steps=50, inversion_cfg=1.0) -> io.NodeOutput:
         z0 = samples["samples"]
-        if message := frame_count_error(frames, "I2V-Zero"):
-            raise ValueError(message)
         check_picture(z0, "I2V-Zero")
         check_model(model, "I2V-Zero")
         check_single(model, "I2V-Zero")
         check_schedule(model, "I2V-Zero")
         check_channels(z0, model.get_model_object("latent_format").latent_channels, "I2V-Zero")
+        for name, conditioning in (("positive", positive), ("negative", negative)):
+            check_width(model, conditioning, "I2V-Zero", name)
         if t0 > t1:
             raise ValueError(f"I2V-Zero re-noises from t0 up to t1, got t0 = {t0} above t1 = {t1}. Lower t0 or raise t1.")
         latent, sigmas = prepare(model, z0, positive, negative, frames=frames, dx=motion_x, dy=motion_y, t0=t0, t1=t1, steps=steps, cfg=inversion_cfg, seed=seed)

@@ -16,8 +16,8 @@ def picture_to_frames(z: torch.Tensor, frames: int, keep_first: bool) -> tuple[t
 
 
 def check_picture(z: torch.Tensor, who: str) -> None:
-    """Raises ValueError unless z is the finite latent of one picture [1,C,h,w]."""
-    if z.ndim != 4 or z.shape[0] != 1:
+    """Raises ValueError unless z is the finite latent of one picture [1,C,h,w], not empty."""
+    if z.ndim != 4 or z.shape[0] != 1 or not z.numel():
         raise ValueError(
             f"{who} needs the latent of one picture [1, channels, height, width], got {list(z.shape)}. "
             f"Connect VAE Encode of a single image; from a batch take one with Get Image from Batch."

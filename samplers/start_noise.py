@@ -36,6 +36,15 @@ def check_mask(mask: torch.Tensor, who: str, name: str = "motion") -> None:
         raise ValueError(f"{who} got {what}, it needs numbers from 0 to 1 of [height, width] or [frames, height, width]. Look at the node connected to '{name}', or disconnect it.")
 
 
+def drawn(noise, latent: dict, who: str, name: str) -> torch.Tensor:
+    """What a NOISE of another node makes for the latent. Raises ValueError unless it is finite and of the same shape. name: of the node's input."""
+    eps, shape = noise.generate_noise(latent), latent["samples"].shape
+    if eps.shape != shape or not torch.isfinite(eps).all():
+        what = "NaN or infinite values" if eps.shape == shape else f"one of {list(eps.shape)}"
+        raise ValueError(f"{who} asked {name!r} for noise of {list(shape)} and got {what}. Connect another noise, such as RandomNoise.")
+    return eps
+
+
 def attention_noise(inversion, mask: torch.Tensor | None, eta: float, seed: int, base=None, frames: int | None = None) -> StartNoise:
     """Eq. 7-10 and 12 as NOISE. mask: A (None: 1 everywhere); base: the NOISE that Eq. 12's epsilon comes from (None: drawn from the seed)."""
     who = "Motion Noise"
@@ -45,7 +54,7 @@ def attention_noise(inversion, mask: torch.Tensor | None, eta: float, seed: int,
     def make(shape, latent):
         check_size(shape, inversion, who)
         eps, eps_guided = fresh_noise(shape, seed)
-        eps = eps if base is None else base.generate_noise(latent)
+        eps = eps if base is None else drawn(base, latent, who, "base")
         A = torch.ones(1, 1, *shape[-2:]) if mask is None else mask_to_attention(mask, *shape[-2:])
         if len(A) not in (1, shape[0]):
             raise ValueError(f"{who} got a mask of {len(A)} frames for a clip of {shape[0]}. Give it one mask, or one for each frame.")
@@ -57,7 +66,7 @@ def clipped_noise(noise, inversion, margin: float, restore: bool, seed: int, see
     """Algorithm 1 over any NOISE; seen(report) gets the norms of each frame, see clip_noise."""
     def make(shape, latent):
         check_size(shape, inversion, "Noise Clipper")
-        gamma, report = clip_noise(noise.generate_noise(latent), inversion.eps_rec, seed, margin, restore)
+        gamma, report = clip_noise(drawn(noise, latent, "Noise Clipper", "noise"), inversion.eps_rec, seed, margin, restore)
         seen(report)
         return gamma
     return StartNoise(make, noise.seed, getattr(noise, "frames", None))

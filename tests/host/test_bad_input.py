@@ -44,12 +44,26 @@ def test_a_corrupt_picture(server):
     assert "Node picture (LoadImage): " in server.run_expecting_error(graphs.pcfa("corrupt.png"))
 
 
-@pytest.mark.parametrize("frames", [0, 1])
-def test_too_few_frames(server, picture, frames):
-    for graph, node in ((graphs.pcfa(picture), "latent"), (graphs.i2v_zero(picture), "zero")):
-        graph[node]["inputs"]["frames"] = frames
-        message = server.run_expecting_error(graph)
-        assert f"Node {node} (FF_" in message and f"makes a clip and needs at least 2 frames, got {frames}. Raise 'frames'" in message
+FRAMES = {"latent": graphs.pcfa, "zero": graphs.i2v_zero, "init": graphs.pilife}  # nodes that make clips
+
+
+@pytest.mark.parametrize("node", FRAMES)
+@pytest.mark.parametrize("frames, said", [(1, "Value 1 smaller than min of 2: frames"), (257, "Value 257 bigger than max of 256: frames")])
+def test_too_few_or_too_many_frames(server, picture, node, frames, said):
+    graph = FRAMES[node](picture)
+    graph[node]["inputs"]["frames"] = frames
+    message = server.run_expecting_error(graph)
+    assert message.startswith(f"Node {node} (") and message.endswith(said)
+
+
+@pytest.mark.parametrize("node, who", zip(FRAMES, ("Picture to Frames", "I2V-Zero", "Motion Noise")))
+@pytest.mark.parametrize("frames", [1, 257, 1500000])
+def test_frames_through_a_link(server, picture, node, who, frames):
+    graph = FRAMES[node](picture)
+    graph["count"] = {"class_type": "PrimitiveInt", "inputs": {"value": frames}}
+    graph[node]["inputs"]["frames"] = ["count", 0]
+    message = server.run_expecting_error(graph)
+    assert message.endswith(f"{who} needs a whole number from 2 to 256 in 'frames', got {frames}. Change it there, or in the node that is connected to it.")
 
 
 def test_one_latent_at_the_patch(server):

@@ -27,5 +27,5 @@ def test_what_is_no_picture_is_refused(z, message):
 
 
 def test_a_clip_of_one_frame_is_refused():
-    with pytest.raises(ValueError, match="at least 2 frames, got 1"):
+    with pytest.raises(ValueError, match="from 2 to 256 in .frames., got 1"):
         run(torch.zeros(1, 4, 8, 8), frames=1)
