@@ -32,7 +32,7 @@ def has(*names):
 
 WIRES = {  # type: (whether a value is of it, in words)
     "MODEL": (has("get_model_object", "clone"), "a model"),
-    "CLIP": (has("tokenize", "encode_from_tokens_scheduled"), "a CLIP"),
+    "CLIP": (lambda v: v is None or has("tokenize", "encode_from_tokens_scheduled")(v), "a CLIP"),  # a checkpoint without one: the node says so
     "VAE": (has("decode", "encode"), "a VAE"),
     "NOISE": (has("generate_noise", "seed"), "a noise, as of RandomNoise"),
     "LATENT": (is_latent, "latents of one tensor"),

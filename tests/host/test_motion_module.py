@@ -79,8 +79,8 @@ def linked(choice: str) -> dict:
 
 
 @pytest.mark.parametrize("node,input,says", [
-    ("module", "motion_module", "Load Motion Module knows no file in models/animatediff_models of the name 'nowhere.ckpt'. Choose one of: bare.ckpt, "),
-    ("motion_lora", "lora", "Load Motion LoRA knows no file in models/animatediff_motion_lora of the name 'nowhere.ckpt'. Choose one of: ")])
+    ("module", "motion_module", "Load Motion Module knows no choice in 'motion_module' of the name 'nowhere.ckpt'. Choose one of: bare.ckpt, "),
+    ("motion_lora", "lora", "Load Motion LoRA knows no choice in 'lora' of the name 'nowhere.ckpt'. Choose one of: ")])
 def test_a_linked_choice_that_there_is_not_is_named(server, node, input, says):
     graph = graphs.motion("v2.safetensors", lora="pan.safetensors") | linked("nowhere.ckpt")
     graph[node]["inputs"][input] = ["choice", 0]
