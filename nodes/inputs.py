@@ -7,6 +7,7 @@ import functools
 import inspect
 import math
 import numbers
+import traceback
 
 import torch
 from comfy_api.latest import io
@@ -81,6 +82,8 @@ def check_input(value, spec, who: str) -> None:
         return check_number(value, spec, who)
     if kind == "COMBO":
         known(value, spec.options, who, f"choice in {spec.id!r}")
+    elif kind == "STRING" and isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError(f"{who} got half a character in {spec.id!r}, which no text may hold: a part of an emoji, say, that was cut in two. Type that place again.")
     elif kind in ("STRING", "BOOLEAN"):
         if not isinstance(value, str if kind == "STRING" else numbers.Integral):
             raise ValueError(f"{who} needs {'a text' if kind == 'STRING' else 'on or off'} in {spec.id!r}, got {shown(value)}. Change the node that is connected to it.")
@@ -105,7 +108,12 @@ def checked(execute):
         for spec in schema.inputs:
             if spec.id in given:
                 check_input(given[spec.id], spec, schema.display_name.split(" (")[0])
-        return execute(cls, *args, **kwargs)
+        try:
+            return execute(cls, *args, **kwargs)
+        except BaseException as error:
+            # else the host keeps the frames with our clones of the model in them until they are collected all at once, and then holds the model for leaked
+            traceback.clear_frames(error.__traceback__)
+            raise
 
     run.checked = True
     return run

@@ -1,0 +1,86 @@
+"""For every node of the pack a good small graph that contains it, each of its wires connected. Import as `firstframe.tests.hostile.bases`.
+
+A new node needs an entry in `bases`; test_inputs fails without.
+"""
+import copy
+
+from firstframe.tests import graphs
+
+FRAMES = 3
+MASK = {"class_type": "SolidMask", "inputs": {"value": 0.5, "width": 64, "height": 64}}
+WORDS = {"class_type": "FF_MotionTokens", "inputs": {"clip": ["model", 1], "text": graphs.PROMPT, "words": "circle"}}
+
+
+def ends(graph: dict, *latents: str) -> dict:
+    """The graph with the latents of those nodes as its only results."""
+    rest = {k: v for k, v in graph.items() if k not in ("decode", "save")}
+    return rest | {f"save {name}": {"class_type": "SaveLatent", "inputs": {"samples": link, "filename_prefix": "hostile"}} for name, link in ((n, [n, 0]) for n in latents)}
+
+
+def looked_at(graph: dict, node: str) -> dict:
+    """The graph with the first output of that node as its only result, as text."""
+    return {k: v for k, v in graph.items() if k not in ("decode", "save")} | {"see": {"class_type": "PreviewAny", "inputs": {"source": [node, 0]}}}
+
+
+def needed(graph: dict) -> dict:
+    """Without what no result asks for."""
+    def reach(name):
+        yield name
+        for value in graph[name]["inputs"].values():
+            if isinstance(value, list):
+                yield from reach(value[0])
+    return {k: copy.deepcopy(graph[k]) for k in dict.fromkeys(n for end in graph if graph[end]["class_type"] in ("SaveLatent", "PreviewAny") for n in reach(end))}
+
+
+def noise(picture: str) -> dict:
+    graph = graphs.pilife(picture, FRAMES, steps=4, mode="none")
+    graph["mask"], graph["random"] = MASK, {"class_type": "RandomNoise", "inputs": {"noise_seed": 1}}
+    graph["init"]["inputs"] |= {"motion": ["mask", 0], "base": ["random", 0]}
+    return ends(graph, "sample")
+
+
+def inversion(picture: str) -> dict:
+    graph = graphs.pilife(picture, FRAMES, steps=2, mode="null-text")
+    graph["invert"]["inputs"] |= {"negative": ["negative", 0], "vae": ["vae", 0], "inner_steps": 1}
+    return ends(graph, "invert")
+
+
+def attention_map(picture: str) -> dict:
+    graph = graphs.pcfa(picture, FRAMES) | {"words": WORDS}
+    graph["map"] = {"class_type": "FF_MotionAttentionMap", "inputs": {
+        "model": ["model", 0], "samples": ["encode", 0], "positive": ["words", 0], "motion_tokens": ["words", 1], "start_timestep": 761, "end_timestep": 401,
+        "count": 2, "seed": 0, "smoothing": 0.0, "gamma": 1.0, "threshold": 0.0}}
+    return looked_at(graph, "map")
+
+
+def motion() -> dict:
+    graph = graphs.motion(graphs.MOTION, FRAMES, lora=graphs.PAN, steps=1)
+    graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+    graph["mask"] = MASK
+    graph["motion"]["inputs"]["mask"] = ["mask", 0]
+    return ends(graph, "sample")
+
+
+def plain() -> dict:
+    graph = graphs.plain(FRAMES, steps=1)
+    graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+    return ends(graph, "sample")
+
+
+def bases(picture: str) -> dict[str, tuple[dict, str]]:
+    """{node id: (graph, the node's key in it)}. picture: of 64x64 pixels, in the host's input folder."""
+    pcfa, video = graphs.pcfa(picture, FRAMES, steps=1), motion()
+    found = {
+        "FF_PictureToFrames": (ends(pcfa, "latent"), "latent"),
+        "PCFAPatch": (ends(pcfa, "sample"), "patch"),
+        "FF_I2VZero": (ends(graphs.i2v_zero(picture, FRAMES, steps=4), "sample"), "zero"),
+        "MotionAwareInversion": (inversion(picture), "invert"),
+        "MotionNoiseInit": (noise(picture), "init"),
+        "NoiseClipper": (noise(picture), "clip"),
+        "FF_MotionTokens": (looked_at(graphs.plain() | {"words": WORDS}, "words"), "words"),
+        "FF_MotionAttentionMap": (attention_map(picture), "map"),
+        "FF_MotionModuleLoader": (video, "module"),
+        "FF_MotionLoraLoader": (video, "motion_lora"),
+        "FF_MotionModuleApply": (video, "motion"),
+    }
+    return {node: (needed(graph), key) for node, (graph, key) in found.items()}

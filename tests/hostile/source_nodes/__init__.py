@@ -1,0 +1,92 @@
+"""A custom node for tests: bad values of every wire type, which a prompt's JSON cannot carry, by name. As `firstframe.tests.hostile.source_nodes` the names.
+
+HostileValue has an output of the type *, which the host connects to anything.
+"""
+import torch
+from comfy_api.latest import ComfyExtension, io
+
+NAN, INF = float("nan"), float("inf")
+
+
+class Noise:
+    """A NOISE that makes what it is told."""
+
+    def __init__(self, make):
+        self.seed, self.make = 0, make
+
+    def generate_noise(self, latent):
+        return self.make(latent["samples"])
+
+
+def spoilt(z: torch.Tensor, bad: float) -> torch.Tensor:
+    z = z.clone()
+    z.view(-1)[len(z.view(-1)) // 2] = bad
+    return z
+
+
+def latent(change):
+    return lambda good: {**good, "samples": change(good["samples"])}
+
+
+def conditioning(change):
+    return lambda good: [[change(c), options] for c, options in good]
+
+
+def limited(**more):
+    return lambda good: [[c, {**options, **more}] for c, options in good]
+
+
+ANY = {"nothing": lambda good: None, "a text": lambda good: "text", "a number": lambda good: 7, "a list": lambda good: [1, 2], "an object": lambda good: object()}
+NUMBERS = {"NaN": lambda good: NAN, "infinity": lambda good: INF, "minus infinity": lambda good: -INF, "huge": lambda good: 2**70, "a huge negative": lambda good: -(2**70),
+           "true": lambda good: True, "a half": lambda good: 0.5, "a tensor": lambda good: torch.ones(2), "a digit": lambda good: "3"}
+BAD = {  # wire type: {name: the bad value, from the good one that stood there}
+    "INT": NUMBERS | {"1500000": lambda good: 1500000},
+    "FLOAT": NUMBERS,
+    "BOOLEAN": {"a tensor": lambda good: torch.ones(2)},
+    "STRING": {"bytes": lambda good: b"text"},
+    "COMBO": {},
+    "LATENT": {
+        "no frame": latent(lambda z: z[:0]), "no cells": latent(lambda z: z[..., :0]), "three axes": latent(lambda z: z[0]), "five axes": latent(lambda z: z[:, :, None]),
+        "many channels": latent(lambda z: z.repeat(1, 4, 1, 1)), "one channel": latent(lambda z: z[:, :1]), "NaN": latent(lambda z: spoilt(z, NAN)),
+        "infinity": latent(lambda z: spoilt(z, INF)), "another size": latent(lambda z: torch.nn.functional.pad(z, (0, 1))), "one cell": latent(lambda z: z[..., :1, :1]),
+        "two pictures": latent(lambda z: z.repeat(2, 1, 1, 1)), "whole numbers": latent(lambda z: z.long()), "halves": latent(lambda z: z.half()),
+        "an empty dict": lambda good: {}, "no tensor": lambda good: {"samples": [1.0]}},
+    "IMAGE": {"[h,w]": lambda good: good[0, ..., 0], "no frame": lambda good: good[:0], "NaN": lambda good: spoilt(good, NAN)},
+    "MASK": {
+        "[h,w]": lambda good: good[0], "[1,1,h,w]": lambda good: good[:1, None], "[h]": lambda good: good[0, 0], "no frame": lambda good: good[:0], "NaN": lambda good: spoilt(good, NAN),
+        "infinity": lambda good: spoilt(good, INF), "two": lambda good: good[:1].repeat(2, 1, 1), "whole numbers": lambda good: good.long(), "above one": lambda good: good + 9},
+    "CONDITIONING": {
+        "no entry": lambda good: [], "no token": conditioning(lambda c: c[:, :0]), "wide": conditioning(lambda c: c.repeat(1, 1, 2)), "two axes": conditioning(lambda c: c[0]),
+        "NaN": conditioning(lambda c: spoilt(c, NAN)), "three entries a batch": conditioning(lambda c: c.repeat(3, 1, 1)), "two entries": lambda good: [*good, *good],
+        "early": limited(start_percent=0.0, end_percent=0.1), "late": limited(start_percent=0.9, end_percent=1.0), "never": limited(start_percent=0.7, end_percent=0.3),
+        "an area": limited(area=(4, 4, 2, 2), strength=1.0, set_area_to_bounds=False), "a mask": limited(mask=torch.ones(1, 64, 64), mask_strength=1.0, set_area_to_bounds=False),
+        "a mask with bounds": limited(mask=torch.nn.functional.pad(torch.ones(1, 16, 16), (8, 40, 8, 40)), mask_strength=1.0, set_area_to_bounds=True),
+        "no options": lambda good: [[c] for c, _ in good]},
+    "MODEL": {},
+    "CLIP": {},
+    "VAE": {},
+    "NOISE": {"NaN": lambda good: Noise(lambda z: z * NAN), "one frame": lambda good: Noise(lambda z: torch.zeros_like(z[:1])), "zeros": lambda good: Noise(torch.zeros_like),
+              "five axes": lambda good: Noise(lambda z: torch.zeros_like(z)[:, :, None])},
+    "SIGMAS": {"none": lambda good: good[:0], "NaN": lambda good: good * NAN},
+    "INVERSION": {}, "MOTION_TOKENS": {}, "FF_MOTION_MODULE": {},
+}
+
+
+class HostileValue(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="HostileValue", category="tests",
+                         inputs=[io.String.Input("type"), io.String.Input("name"), io.AnyType.Input("good", optional=True)], outputs=[io.AnyType.Output()])
+
+    @classmethod
+    def execute(cls, type, name, good=None) -> io.NodeOutput:
+        return io.NodeOutput(good if name.startswith("as it is") else (BAD[type] | ANY)[name](good))
+
+
+class Sources(ComfyExtension):
+    async def get_node_list(self):
+        return [HostileValue]
+
+
+async def comfy_entrypoint():
+    return Sources()
