@@ -88,7 +88,7 @@ class MotionAwareInversion(Node):
                 expert(io.Int.Input("refine", default=BY_MODE, min=BY_MODE, max=20,
                                     tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as published. -1: by mode, "
                                             "1 for null-text and 0 for the others. In mode conditional 1 or more brings the picture back more exactly, but leaves the "
-                                            "prompt's embedding as it is, and cfg nothing to act on.")),
+                                            "prompt's embedding nearly as it is, and cfg next to nothing to act on.")),
                 expert(io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto",
                                       tooltip="on: a fraction of the memory, optimisation steps take longer; results agree to rounding. "
                                               "auto: on when memory would not do.")),
@@ -96,7 +96,7 @@ class MotionAwareInversion(Node):
                 expert(io.Combo.Input("begin", options=list(STARTS), default=STARTS[0],
                                       tooltip="Only for mode null-text: the prompt whose embedding it sets out from. negative: as published; the result stays near the "
                                               "negative prompt, so that cfg acts. positive: the picture comes back most exactly (negative-prompt inversion), but cfg has "
-                                              "nothing to act on. Where the two prompts have different numbers of areas: negative.")),
+                                              "next to nothing to act on. Where the two prompts have different numbers of areas: negative.")),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The reconstruction z0*: the clip's first frame."),

@@ -167,9 +167,6 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
     positive entries as negative ones, or it begins at the negative. MODEL keeps its values, also when this is interrupted. Raises
     ValueError for what `check_active`, `check_whole` and `ordinary_weights` refuse.
     """
-    for name, entries in (("positive", positive), ("negative", negative)):
-        if entries is not None and not entries:
-            raise ValueError(f"{WHO} got an empty conditioning in {name!r}. Connect CLIP Text Encode, with an empty text if need be.")
     if mode != "null-text" or len(positive) != len(negative):
         begin = "negative" if mode == "null-text" else "positive"
     optimised = negative if mode == "null-text" else positive

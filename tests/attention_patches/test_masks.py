@@ -8,7 +8,6 @@ from firstframe.nodes.motion_module import MotionModuleApply
 from firstframe.tests import motion_files
 from firstframe.tests import tiny_models as tiny
 
-SMALL = dict(num_res_blocks=[1, 1], channel_mult=[1, 1], transformer_depth=[1, 1], transformer_depth_output=[1, 1, 1, 1])
 Z = tiny.latents(3)
 PLACE = "down_blocks.0.motion_modules.0"
 AREAS = {"one": [(8, 8, 4, 8)], "several of one size": [(8, 8, 4, 8), (8, 8, 8, 0)], "beyond the edge": [(16, 16, 4, 8)], "whole": [(16, 16, 0, 0)]}
@@ -16,7 +15,7 @@ AREAS = {"one": [(8, 8, 4, 8)], "several of one size": [(8, 8, 4, 8), (8, 8, 8, 
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny.model(**SMALL)
+    return tiny.model(**tiny.SMALL)
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,10 @@ from firstframe.samplers.beta_schedule import with_betas
 from firstframe.tests import motion_files
 from firstframe.tests import tiny_models as tiny
 
-SMALL = dict(num_res_blocks=[1, 1], channel_mult=[1, 1], transformer_depth=[1, 1], transformer_depth_output=[1, 1, 1, 1])
-
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny.model(**SMALL)
+    return tiny.model(**tiny.SMALL)
 
 
 @pytest.fixture(scope="module")
