@@ -1,4 +1,4 @@
-"""Runs a module of demo/ or benchmarks/ as a program:  python demo/run.py MODULE [ARGS]   (`command --help`, `train.image_model`, `benchmarks.pcfa`).
+"""Runs a module of demo/ or benchmarks/ as a program:  python demo/run.py MODULE [ARGS]   (`cli.command --help`, `train.image_model`, `benchmarks.pcfa`).
 
 The repository root may not stand on sys.path: its `nodes` folder would hide the host's nodes.py. So the checkout is
 made importable as the bare package `firstframe` (without running its __init__.py, which needs a host), and MODULE is

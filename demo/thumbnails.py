@@ -7,9 +7,9 @@ import argparse
 
 from PIL import Image
 
-from . import outputs, workflow
-from .command import PICTURE
-from .server import PACK, Server
+from .cli import outputs, workflow
+from .cli.command import PICTURE
+from .cli.server import PACK, Server
 
 SIDE, GAP = 400, 4
 

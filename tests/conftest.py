@@ -50,7 +50,7 @@ def pytest_configure():
 @pytest.fixture(scope="session")
 def host():
     """A real ComfyUI server with the pack, on CUDA where that is; starts with the first test that asks for it."""
-    from firstframe.demo.server import GraphError, Server
+    from firstframe.demo.cli.server import GraphError, Server
 
     class Host(Server):
         def run_expecting_error(self, graph) -> str:
@@ -67,7 +67,7 @@ def host():
 def dynamic_host():
     """The same in the host's dynamic mode: its own on CUDA, elsewhere as far as a CPU goes."""
     import torch
-    from firstframe.demo.server import Server
+    from firstframe.demo.cli.server import Server
     on_cpu = {} if torch.cuda.is_available() else dict(custom_nodes=[ROOT / "tests" / "dynamic_mode"], environment={"FIRSTFRAME_DYNAMIC_MODE": "1"})
     with Server(arguments=["--cache-none"], **on_cpu) as server:
         yield server

@@ -2,7 +2,7 @@
 import threading
 import time
 
-from firstframe.demo.protocol import GraphError
+from firstframe.demo.cli.protocol import GraphError
 
 
 def run_interrupted(host, graph: dict, after: float) -> GraphError:

@@ -1,7 +1,7 @@
 """The workflow files that the pack brings along, and how tests make them small. Import as `firstframe.tests.workflows`."""
 import numpy as np
-from firstframe.demo import workflow
-from firstframe.demo.server import PACK
+from firstframe.demo.cli import workflow
+from firstframe.demo.cli.server import PACK
 from firstframe.tests import graphs
 
 PICTURE = PACK / "demo" / "example.png"

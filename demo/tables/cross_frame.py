@@ -12,9 +12,10 @@ import statistics
 import numpy as np
 import torch
 
-from .. import in_process, outputs
-from ..judge import judge
+from .. import in_process
+from ..cli import outputs
 from ..world import scene
+from ..world.judge import judge
 from .prompts import SETTINGS
 
 FRAMES, DENOISE = 8, 0.75

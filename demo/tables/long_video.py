@@ -1,7 +1,7 @@
 """Is a clip longer than the motion module knows steady, and do its windows show?   ./scripts/demo --table long_video [clips] [sheet.jpg]
 
 64 frames with the demo's motion module, which knows 16, by the host's Context Windows. Prompts of one shape that spins or stands
-still (shape, colour and background held back in training); frames judged one by one (demo/judge.py). Shape kept: frames
+still (shape, colour and background held back in training); frames judged one by one (demo/world/judge.py). Shape kept: frames
 that show a shape of the same name and colour as most of the clip's frames. Size: its standard deviation over the clip, in
 percent of its mean. Change: mean difference of neighbouring frames, in steps of 0..255. At seams: the change where a window
 begins or ends, in percent of the change elsewhere; 100 is no seam at all. The rows differ in the windows alone; the last one is of drawn clips.
@@ -9,9 +9,9 @@ begins or ends, in percent of the change elsewhere; 100 is no seam at all. The r
 import numpy as np
 import torch
 
-from .. import outputs
-from ..judge import judge
+from ..cli import outputs
 from ..world import scene
+from ..world.judge import judge
 from .cross_frame import cell
 from .motion import moving_model, video
 

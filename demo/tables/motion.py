@@ -1,7 +1,7 @@
 """Does a clip move as its prompt says?   ./scripts/demo --table motion [clips] [sheet.jpg]
 
 Text to video with the demo's motion module and its LoRA of motion words: prompts of one shape (shape, colour and background held back in training) with each motion
-word in turn, 16 frames, sampled as a KSampler node would. The motion is measured from the pictures (demo/judge.py): how
+word in turn, 16 frames, sampled as a KSampler node would. The motion is measured from the pictures (demo/world/judge.py): how
 far the shape's centre travels from the first frames to the last, how its size changes, how far it turns; the one that is
 largest beside its threshold is what the clip shows, and below all thresholds it stands still.
 """
@@ -10,9 +10,10 @@ import math
 import numpy as np
 import torch
 
-from .. import in_process, outputs
-from ..judge import judge
+from .. import in_process
+from ..cli import outputs
 from ..world import scene, shapes
+from ..world.judge import judge
 from .prompts import SETTINGS
 
 WORDS = tuple(m for m in scene.MOTIONS if m != "bouncing")

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from .. import in_process, outputs
+from .. import in_process
+from ..cli import outputs
 from ..world import scene
 from .motion import change_of, moving_model, video
 

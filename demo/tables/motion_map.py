@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import in_process, outputs
+from .. import in_process
+from ..cli import outputs
 from ..world import scene, shapes
 from .cross_frame import cell
 

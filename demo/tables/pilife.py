@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from .. import in_process, outputs
-from ..judge import judge
+from .. import in_process
+from ..cli import outputs
 from ..world import scene
+from ..world.judge import judge
 from .cross_frame import cell
 from .prompts import SETTINGS
 

@@ -1,7 +1,7 @@
 """Does the demo model draw what the prompt says?   ./scripts/demo --table prompts [number of prompts] [grid.jpg]
 
 Prompts whose (shape, colour, background colour) were held back in training, half of them with a motion word, every
-background kind in turn; sampled as a KSampler node would; judged by analysis of the picture (demo/judge.py).
+background kind in turn; sampled as a KSampler node would; judged by analysis of the picture (demo/world/judge.py).
 
 "Background follows the prompt": flat backgrounds of image models tend to follow the seed (I4VGen). Prompts that differ
 in the background's colour alone are sampled from the same noises; the number is the share of the variance of the
@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .. import in_process, outputs
-from ..judge import judge
+from .. import in_process
+from ..cli import outputs
 from ..world import palette, scene
+from ..world.judge import judge
 
 SETTINGS = dict(steps=20, cfg=4.0, sampler="euler", scheduler="normal")
 BATCH = 25

@@ -4,7 +4,7 @@ import subprocess
 import pytest
 import torch
 from firstframe.benchmarks import gpu, inversion, motion_module, pcfa
-from firstframe.demo import environment, venv
+from firstframe.demo.cli import environment, venv
 
 SMALL = ("demo", 64, [1, 1, 1, 1], 64)
 

@@ -5,8 +5,8 @@ import time
 import urllib.parse
 
 import pytest
-from firstframe.demo import outputs, workflow
-from firstframe.demo.server import PACK
+from firstframe.demo.cli import outputs, workflow
+from firstframe.demo.cli.server import PACK
 from firstframe.tests import graphs, workflows
 from firstframe.tests.browser import chromium
 

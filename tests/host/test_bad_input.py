@@ -2,7 +2,7 @@
 import pytest
 import torch
 from comfy.ldm.wan.model import WanModel
-from firstframe.demo.server import PACK
+from firstframe.demo.cli.server import PACK
 from firstframe.tests import graphs
 from firstframe.tests.interrupted import run_interrupted
 from safetensors.torch import save_file

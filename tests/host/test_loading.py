@@ -2,7 +2,7 @@
 import re
 
 import pytest
-from firstframe.demo.server import PACK, Server
+from firstframe.demo.cli.server import PACK, Server
 
 NAMES = ("ComfyUI-FirstFrame", "firstframe.v0.1-main", "my pack")
 

@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 import torch
-from firstframe.demo import outputs
+from firstframe.demo.cli import outputs
 from firstframe.tests import graphs
 from firstframe.tests import motion_files as files
 from firstframe.tests import tiny_models as tiny

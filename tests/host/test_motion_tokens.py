@@ -1,6 +1,6 @@
 """Motion Words on the real server: in CLIP Text Encode's place it changes no bit, shows what it found, and explains what it cannot use."""
 import pytest
-from firstframe.demo import outputs
+from firstframe.demo.cli import outputs
 from firstframe.tests import graphs
 
 

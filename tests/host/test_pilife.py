@@ -1,8 +1,8 @@
 """PiLife's graph on the real server: runs, repeats itself bit for bit, and refuses what it should at the right node."""
 import numpy as np
 import pytest
-from firstframe.demo import outputs
-from firstframe.demo.server import PACK
+from firstframe.demo.cli import outputs
+from firstframe.demo.cli.server import PACK
 from firstframe.tests import graphs
 from firstframe.tests.interrupted import run_interrupted
 from PIL import Image

@@ -2,7 +2,7 @@
 from urllib.parse import quote
 
 import pytest
-from firstframe.demo import outputs, workflow
+from firstframe.demo.cli import outputs, workflow
 from firstframe.tests import workflows
 from PIL import Image
 

@@ -8,7 +8,7 @@ def server():
     import comfy.ops
     import torch
     from comfy.ldm.wan.model import WanModel
-    from firstframe.demo.server import PACK, Server
+    from firstframe.demo.cli.server import PACK, Server
     from PIL import Image
     from safetensors.torch import save_file
     with Server(custom_nodes=[PACK / "tests" / "hostile" / "source_nodes"], environment={"OMP_NUM_THREADS": "1"}) as server:

@@ -1,7 +1,7 @@
 """Whatever lies in a folder of ours, a graph that reads it runs or stops with a sentence of ours; afterwards a plain graph gives the same bits."""
 import pytest
 import torch
-from firstframe.demo.server import PACK
+from firstframe.demo.cli.server import PACK
 from firstframe.tests import graphs
 from firstframe.tests.hostile import bases, files
 from firstframe.tests.hostile.verdict import judge, plain_bits, run

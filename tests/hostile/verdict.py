@@ -11,7 +11,7 @@ import urllib.error
 
 import firstframe
 import torch
-from firstframe.demo.server import ServerError
+from firstframe.demo.cli.server import ServerError
 from firstframe.tests.hostile import bases
 from safetensors.torch import load_file
 

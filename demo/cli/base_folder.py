@@ -2,7 +2,7 @@
 import shutil
 from pathlib import Path
 
-DEMO = Path(__file__).resolve().parent
+DEMO = Path(__file__).resolve().parents[1]
 PACK = DEMO.parent
 
 

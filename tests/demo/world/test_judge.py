@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from firstframe.demo import in_process
-from firstframe.demo.judge import judge
 from firstframe.demo.world import palette, scene, shapes
+from firstframe.demo.world.judge import judge
 from scipy import ndimage
 
 SCENES = 300

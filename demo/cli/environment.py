@@ -1,4 +1,4 @@
-"""What ./scripts/demo and ./scripts/test do first, and then the job itself:  run.py environment demo|test [--comfyui VERSION] [ARGS]
+"""What ./scripts/demo and ./scripts/test do first, and then the job itself:  run.py cli.environment demo|test [--comfyui VERSION] [ARGS]
 
 The first time it makes .venv/ and gets a ComfyUI (some minutes); after that it only looks at two small files and never
 asks the network. Which ComfyUI: --comfyui VERSION, else the environment variable COMFYUI_PATH, else the ComfyUI whose
@@ -57,7 +57,7 @@ def start(job: str, arguments: list) -> int:
                 return failed
         command = [str(DEMO / "run.py"), "benchmarks.gpu"] if gpu else ["-m", "pytest", *arguments]
     else:
-        command = [str(DEMO / "run.py"), "command", *arguments]
+        command = [str(DEMO / "run.py"), "cli.command", *arguments]
     sys.stdout.flush()
     os.execve(python(), [str(python()), *command], environment)
 

@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from firstframe.demo.workflow import WorkflowError, load, set_values, to_api
+from firstframe.demo.cli.workflow import WorkflowError, load, set_values, to_api
 
 
 def info(**nodes):

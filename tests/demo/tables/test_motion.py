@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from firstframe.demo.judge import judge
 from firstframe.demo.tables import motion
 from firstframe.demo.train import motion_lora
 from firstframe.demo.world import scene
+from firstframe.demo.world.judge import judge
 
 
 @pytest.mark.parametrize("word", motion.WORDS)

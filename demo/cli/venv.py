@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-DEMO = Path(__file__).absolute().parent
+DEMO = Path(__file__).absolute().parents[1]
 ROOT = DEMO.parent
 VENV, HOSTS = ROOT / ".venv", ROOT / ".host"
 LOCK = DEMO / "requirements-dev.txt"
-REPAIR = DEMO / "torch_family.py"
+REPAIR = DEMO / "cli" / "torch_family.py"
 
 
 class Problem(Exception):

@@ -1,9 +1,9 @@
 """The measurements behind the table of motion attention maps, on maps whose overlap is known."""
 import numpy as np
 import pytest
-from firstframe.demo.judge import judge
 from firstframe.demo.tables import motion_map
 from firstframe.demo.world import scene
+from firstframe.demo.world.judge import judge
 
 
 def test_the_mask_is_the_shape_and_every_picture_was_held_back():

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
-from .world import palette, shapes
+from . import palette, shapes
 
 NEAR = 0.14          # RGB distance within which a pixel belongs to the background's line
 SMALLEST = 100       # px, area of the smallest shape that counts

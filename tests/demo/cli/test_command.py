@@ -10,11 +10,11 @@ import sys
 import time
 
 import pytest
-from firstframe.demo import outputs
-from firstframe.demo.server import PACK
+from firstframe.demo.cli import outputs
+from firstframe.demo.cli.server import PACK
 from PIL import Image
 
-RUN = [sys.executable, str(PACK / "demo" / "run.py"), "command"]
+RUN = [sys.executable, str(PACK / "demo" / "run.py"), "cli.command"]
 
 
 def demo(*arguments, **more):

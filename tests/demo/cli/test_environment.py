@@ -9,8 +9,8 @@ import sys
 import tarfile
 
 import pytest
-from firstframe.demo import environment, hosts, venv
-from firstframe.demo.venv import ROOT, Problem
+from firstframe.demo.cli import environment, hosts, venv
+from firstframe.demo.cli.venv import ROOT, Problem
 
 SCRIPTS = [ROOT / "scripts" / "demo", ROOT / "scripts" / "test"]
 
@@ -46,7 +46,7 @@ def test_a_newer_python_further_on_is_taken(tmp_path):
     command(path, "python3", "echo 3.9 0")
     command(path, "python3.12", 'case "$1" in -c) echo 3.12 1;; *) echo ran "$@";; esac')
     done = subprocess.run([SCRIPTS[0], "--seed", "4"], env={"PATH": str(path)}, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert re.fullmatch(r"ran .+/demo/run\.py environment demo --seed 4\n", done.stdout), done
+    assert re.fullmatch(r"ran .+/demo/run\.py cli\.environment demo --seed 4\n", done.stdout), done
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 SITE = Path(sysconfig.get_path("purelib"))
 HOOK = "firstframe_torchvision"
 # Looks on at every import until torchvision's comes, and then declares the operators: torch is not imported before it is needed.
-HOOK_CODE = '''"""Written by demo/torch_family.py: declares torchvision's operators, which its compiled half cannot do beside this torch."""
+HOOK_CODE = '''"""Written by demo/cli/torch_family.py: declares torchvision's operators, which its compiled half cannot do beside this torch."""
 import importlib.abc
 import sys
 

@@ -1,0 +1,1 @@
+"""The two commands, ./scripts/demo and ./scripts/test, and all that they need."""
