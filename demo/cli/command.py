@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from . import outputs, workflow
+from . import out_folder, outputs, workflow
 from .protocol import GraphError
 from .server import PACK, Server, ServerError
 
@@ -81,8 +81,8 @@ def check(options) -> dict:
         raise OptionError(f"--frames is {options.frames}, but a video has at least 2 frames; 8 is a good start, 16 the usual length.")
     if options.seed is not None and not 0 <= options.seed < 2 ** 64:
         raise OptionError(f"--seed is {options.seed}, but seeds go from 0 to {2 ** 64 - 1}.")
-    if Path(options.out).exists() and not Path(options.out).is_dir():
-        raise OptionError(f"--out {options.out!r} is a file; give a folder, it is made when missing.")
+    if wrong := out_folder.complaint(Path(options.out)):
+        raise OptionError(f"--out {options.out!r} {wrong}; give a folder that you may write to, it is made when missing.")
     return workflow.load(options.workflow)
 
 

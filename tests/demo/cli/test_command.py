@@ -52,6 +52,8 @@ def files(tmp_path):
     (["--workflow", "none.json"], "no workflow file 'none.json'"),
     (["--workflow", "picture.png"], "'picture.png' is not a workflow"),
     (["--out", "picture.png"], "'picture.png' is a file"),
+    (["--out", "picture.png/below"], "'picture.png/below' lies below 'picture.png', which is a file"),
+    (["--out", "/proc/x"], "'/proc/x' cannot be written ("),
     (["--table", "none"], "no table 'none'"),
     (["--colour", "red"], "unrecognized arguments: --colour red"),
 ])
