@@ -106,7 +106,7 @@ def run(options) -> int:
 
 
 def table(name: str, argv) -> int:
-    names = sorted(f.stem for f in TABLES.glob("*.py") if not f.stem.startswith("_"))
+    names = sorted(f.stem for f in TABLES.glob("*.py") if f.stem not in ("__init__", "report"))
     if name not in names:
         raise OptionError(f"There is no table {name!r}; there {'are ' + ', '.join(names) if names else 'is none yet'}.")
     return importlib.import_module(f"firstframe.demo.tables.{name}").main(argv) or 0

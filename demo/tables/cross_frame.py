@@ -4,11 +4,9 @@ Per seed: a drawn picture (shape, colour and background held back in training) b
 settings of demo/workflows/PCFA.json and its own caption as the prompt, once per kind of attention; noise and prompt are
 the same for all kinds. Each frame after the first is compared with the first: the colour of the background, pixel by
 pixel where both frames show background; the mean colour of the largest shape; the shape's name; frames without any
-shape. Errors in steps of 0..255, mean over channels; +- is the standard error over seeds. The last rows are differences
-within each seed, so that how hard a picture is does not count: below 0 the error of PCFA is the smaller one.
+shape. Errors in steps of 0..255, mean over channels; ± is the standard error over seeds. In the last rows the error of PCFA is the
+smaller one below 0.
 """
-import statistics
-
 import numpy as np
 import torch
 
@@ -16,12 +14,12 @@ from .. import in_process
 from ..cli import outputs
 from ..world import scene
 from ..world.judge import judge
+from . import report
 from .prompts import SETTINGS
 
 FRAMES, DENOISE = 8, 0.75
-PERCENT = ("same shape", "no shape")
-NAMES = {"none": "none", "first": "first frame", "first+previous": "first + previous", "PCFA": "PCFA (p 0.5)"}
-OTHERS = ("none", "first", "first+previous")
+PCFA = "PCFA (p 0.5)"
+KINDS = {"none": None, "first frame": "first", "first + previous": "first+previous", PCFA: "PCFA"}  # by which a row is called: the attention
 
 
 def picture_of(seed: int) -> scene.Scene:
@@ -29,7 +27,7 @@ def picture_of(seed: int) -> scene.Scene:
 
 
 @torch.inference_mode()
-def clip_of(s: scene.Scene, attention: str, seed: int) -> np.ndarray:
+def clip_of(s: scene.Scene, attention: str | None, seed: int) -> np.ndarray:
     """[FRAMES,128,128,3] in 0..1 that the nodes and the host's sampler make of the scene's picture."""
     from ...attention_patches.cross_frame import patch
     from ...nodes.frames import PictureToFrames
@@ -38,7 +36,7 @@ def clip_of(s: scene.Scene, attention: str, seed: int) -> np.ndarray:
     latent = PictureToFrames.execute({"samples": vae.encode(s.draw([0.5]))}, FRAMES, True).result[0]
     if attention == "PCFA":
         model = PCFAPatch.execute(model, 0.5, seed, 0.0, 1.0).result[0]
-    elif attention != "none":
+    elif attention:
         model = patch(model, chooser(attention, 0.5, seed), "the table")
     positive, negative = (in_process.encode(clip, [text]) for text in (s.caption(motion=False), ""))
     return vae.decode(in_process.ksampler(model, latent, positive, negative, seed=seed, denoise=DENOISE, **SETTINGS)).numpy()
@@ -58,43 +56,21 @@ def compare(clip: np.ndarray) -> dict:
         lost.append(not seen.shapes)
         same.append(bool(seen.shapes and first.shapes and seen.shapes[0].name == first.shapes[0].name))
     return {"background error": np.mean(ground) if ground else np.nan, "shape-colour error": np.mean(colour) if colour else np.nan,
-            "same shape": 100 * np.mean(same), "no shape": 100 * np.mean(lost)}
-
-
-def cell(values, what: str, sign: str = "") -> str:
-    """Mean and standard error over the seeds that have a value."""
-    values = [float(v) for v in values if not np.isnan(v)]
-    if not values:
-        return "-"
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return f"{np.mean(values):{sign}.1f} ± {error:.1f}" + (" %" if what in PERCENT else "")
-
-
-def table(rows: dict) -> list[str]:
-    """Markdown lines. rows: {attention: [compare() of each seed]}."""
-    columns = list(rows["PCFA"][0])
-    lines = [f"cross-frame attention, {len(rows['PCFA'])} seeds | " + " | ".join(columns), "---" + "|---" * len(columns)]
-    for attention, found in rows.items():
-        lines.append(" | ".join([NAMES[attention], *(cell([row[c] for row in found], c) for c in columns)]))
-    for other in OTHERS:
-        pairs = list(zip(rows["PCFA"], rows[other]))
-        lines.append(" | ".join([f"PCFA minus {NAMES[other]}", *(cell([a[c] - b[c] for a, b in pairs], c, "+") for c in columns)]))
-    return lines
+            "same shape, %": 100 * np.mean(same), "no shape, %": 100 * np.mean(lost)}
 
 
 def main(argv: list[str]) -> int:
-    seeds = int(argv[0]) if argv else 50
-    in_process.load()
-    rows, shown = {a: [] for a in NAMES}, []
-    for seed in range(seeds):
+    seeds, sheet = report.arguments(argv, 50)
+    shown = []
+
+    def measure(seed: int) -> dict:
         s = picture_of(seed)
-        for attention in NAMES:
-            clip = clip_of(s, attention, seed)
-            rows[attention].append(compare(clip))
-            if seed == 0:
-                shown.append((NAMES[attention], clip))
-        print(f"{seed + 1}/{seeds}", end="\r", flush=True)
-    print(*table(rows), sep="\n")
-    if len(argv) > 1:
-        outputs.save_clips(shown, argv[1])
+        clips = {name: clip_of(s, attention, seed) for name, attention in KINDS.items()}
+        shown.extend(clips.items() if seed == 0 else ())
+        return {name: compare(clip) for name, clip in clips.items()}
+
+    rows = report.collect(seeds, measure)
+    print(report.report(f"cross-frame attention, {seeds} seeds", rows, [(PCFA, name) for name in KINDS if name != PCFA]))
+    if sheet:
+        outputs.save_clips(shown, sheet)
     return 0

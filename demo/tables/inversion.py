@@ -1,4 +1,4 @@
-"""How well, and how dearly, the inversion brings a picture back.   ./scripts/demo --table inversion [pictures] [beginning of a row's name]
+"""How well the inversion brings a picture back, and at what cost.   ./scripts/demo --table inversion [pictures] [beginning of a row's name]
 
 Drawn pictures (shape, colour and background held back in training) with their captions, inverted as the node
 MotionAwareInversion does it (50 steps, start timestep 761). PSNR of the decoded reconstruction against the decoded latent
@@ -14,7 +14,7 @@ import torch
 
 from .. import in_process
 from ..world import scene
-from .cross_frame import cell
+from . import report
 
 # name: mode, as published, extra calls per level on the way up, begin
 KINDS = {
@@ -53,17 +53,10 @@ def measure(s: scene.Scene, mode: str, published: bool, refine: int, begin: str)
 
 
 def main(argv: list[str]) -> int:
-    n = int(argv[0]) if argv else 50
-    in_process.load()
-    rows = {name: [] for name in KINDS if name.startswith(argv[1] if len(argv) > 1 else "")}
-    for seed in range(n):
-        for name in rows:
-            rows[name].append(measure(picture_of(FIRST + seed), *KINDS[name]))
-        print(f"{seed + 1}/{n}", end="\r", flush=True)
-    columns = list(next(iter(rows.values()))[0])
-    print(f"inversion, {n} pictures | " + " | ".join(columns), "---" + "|---" * len(columns), sep="\n")
-    for name, found in rows.items():
-        print(" | ".join([name, *(cell([row[c] for row in found], c) for c in columns)]))
+    pictures, beginning = report.arguments(argv, 50)
+    kinds = {name: how for name, how in KINDS.items() if name.startswith(beginning or "")}
+    rows = report.collect(pictures, lambda seed: {name: measure(picture_of(FIRST + seed), *how) for name, how in kinds.items()})
+    print(report.report(f"inversion, {pictures} pictures", rows))
     seconds = {name: np.sum([row["seconds"] for row in found]) for name, found in rows.items()}
     if published := seconds.pop("null-text, published", 0):
         for name, took in seconds.items():

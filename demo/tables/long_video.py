@@ -12,7 +12,7 @@ import torch
 from ..cli import outputs
 from ..world import scene
 from ..world.judge import judge
-from .cross_frame import cell
+from . import report
 from .motion import moving_model, video
 
 FRAMES, LENGTH = 64, 16
@@ -51,23 +51,21 @@ def scene_of(i: int) -> scene.Scene:
 
 
 def main(argv: list[str]) -> int:
-    n = int(argv[0]) if argv else 8
+    clips, sheet = report.arguments(argv, 8)
     model, clip, vae = moving_model()
-    rows, shown = {name: [] for name in (*KINDS, "drawn")}, []
-    for i in range(n):
-        s = scene_of(i)
+    shown = []
+
+    def measure_all(i: int) -> dict:
+        s, found = scene_of(i), {}
         for name, (overlap, schedule, freenoise) in KINDS.items():
             frames = video((windows(model, overlap, schedule, freenoise), clip, vae), s.caption(), i, FRAMES)
-            rows[name].append(measure(frames, LENGTH - overlap))
+            found[name] = measure(frames, LENGTH - overlap)
             if i < 2:
                 shown.append((f"{s.caption()}: {name}", frames[::4]))
         with torch.inference_mode():
-            rows["drawn"].append(measure(vae.decode(vae.encode(s.clip(FRAMES))).numpy(), LENGTH // 2))
-        print(f"{i + 1}/{n}", end="\r", flush=True)
-    columns = list(rows["drawn"][0])
-    print(f"{FRAMES} frames, {n} clips | " + " | ".join(columns), "---" + "|---" * len(columns), sep="\n")
-    for name, found in rows.items():
-        print(" | ".join([name, *(cell([row[c] for row in found], c) for c in columns)]))
-    if len(argv) > 1:
-        outputs.save_clips(shown, argv[1])
+            return found | {"drawn": measure(vae.decode(vae.encode(s.clip(FRAMES))).numpy(), LENGTH // 2)}
+
+    print(report.report(f"{FRAMES} frames, {clips} clips", report.collect(clips, measure_all)))
+    if sheet:
+        outputs.save_clips(shown, sheet)
     return 0

@@ -6,6 +6,7 @@ far the shape's centre travels from the first frames to the last, how its size c
 largest beside its threshold is what the clip shows, and below all thresholds it stands still.
 """
 import math
+from collections import Counter
 
 import numpy as np
 import torch
@@ -14,9 +15,11 @@ from .. import in_process
 from ..cli import outputs
 from ..world import scene, shapes
 from ..world.judge import judge
+from . import report
 from .prompts import SETTINGS
 
 WORDS = tuple(m for m in scene.MOTIONS if m != "bouncing")
+GOAL = 90  # %
 TRAVEL, RATIO, TURN = 10.0, 1.25, math.pi / 4  # half of the least that the drawn clips show: px, ratio of sizes, radians
 MODULE = in_process.WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
 LORA = in_process.WEIGHTS / "loras" / "firstframe_demo_motion_words.safetensors"
@@ -87,23 +90,30 @@ def video(models, caption: str, seed: int, frames: int = scene.FRAMES) -> np.nda
     return vae.decode(in_process.ksampler(model, latent, in_process.encode(clip, [caption]), in_process.encode(clip, [""]), seed=seed, **SETTINGS)).numpy()
 
 
-def main(argv: list[str]) -> int:
-    n = int(argv[0]) if argv else 160
-    models = moving_model()
-    found, shown = {word: [] for word in WORDS}, []
-    for i in range(n):
-        s = scene_of(i)
-        frames = video(models, s.caption(), i)
-        found[s.bodies[0].motion].append(motion_of(frames))
-        if i < len(WORDS):
-            shown.append((s.caption(), frames[::2]))
-        print(f"{i + 1}/{n}", end="\r", flush=True)
-    print(f"asked for, {n} clips | moves so | else most often", "---|---|---", sep="\n")
+def shares(found: dict) -> str:
+    """The table of {word asked for: [word that each clip shows]}."""
+    rows = []
     for word, seen in found.items():
         others = [o for o in seen if o != word]
-        most = max(set(others), key=others.count) if others else "-"
-        print(f"{word} | {100 * (len(seen) - len(others)) / max(1, len(seen)):.0f} % | {most if most else 'no shape'}")
-    print(f"all | {100 * sum(o == word for word, seen in found.items() for o in seen) / n:.1f} % (goal 90 %) |")
-    if len(argv) > 1:
-        outputs.save_clips(shown, argv[1])
+        most = Counter(others).most_common(1)[0][0] or "no shape" if others else "-"
+        rows.append([word, f"{100 * seen.count(word) / len(seen):.0f} %", most])
+    clips = sum(map(len, found.values()))
+    right = 100 * sum(seen.count(word) for word, seen in found.items()) / clips
+    return report.markdown([f"asked for, {clips} clips", "moves so", "else most often"], [*rows, ["all", f"{right:.1f} % (goal {GOAL} %)", ""]])
+
+
+def main(argv: list[str]) -> int:
+    clips, sheet = report.arguments(argv, 160)
+    models, shown = moving_model(), []
+
+    def measure(i: int) -> dict:
+        s = scene_of(i)
+        frames = video(models, s.caption(), i)
+        if i < len(WORDS):
+            shown.append((s.caption(), frames[::2]))
+        return {s.bodies[0].motion: motion_of(frames)}
+
+    print(shares(report.collect(clips, measure)))
+    if sheet:
+        outputs.save_clips(shown, sheet)
     return 0

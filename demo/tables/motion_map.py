@@ -29,13 +29,14 @@ from PIL import Image
 from .. import in_process
 from ..cli import outputs
 from ..world import scene, shapes
-from .cross_frame import cell
+from . import report
 
 SIZE = 16          # the latent's side
 SHOWN = 24         # pictures on the sheet
 MOTION, FINE, THING, THING_FINE = "motion words", "motion words, full-size layers", "words of the shape", "words of the shape, full-size layers"
 GROUND = "words of the background, full-size layers"
 CENTRE, WHOLE = "centre of the picture", "whole picture"
+DIFFERENCES = ((MOTION, THING), (MOTION, CENTRE), (MOTION, WHOLE), (FINE, THING_FINE), (FINE, GROUND), (FINE, CENTRE))
 THRESHOLDS = np.linspace(0, 1, 101)
 
 
@@ -95,21 +96,11 @@ def correlation(a: np.ndarray, mask: np.ndarray) -> float:
     return float(np.corrcoef(a.ravel(), mask.ravel())[0, 1]) if a.std() > 0 else np.nan
 
 
-def measure(maps: list, masks: list) -> dict:
-    """{column: value per picture} of one kind of map."""
+def measure(maps: list, masks: list) -> list[dict]:
+    """{column: value} of each picture, for one kind of map."""
     table = np.stack([ious(a, mask) for a, mask in zip(maps, masks)])
-    return {"IoU, one threshold": 100 * table[:, table.mean(0).argmax()], "IoU, own threshold": 100 * table.max(1),
-            "r": np.array([100 * correlation(a, mask) for a, mask in zip(maps, masks)])}
-
-
-def table(found: dict) -> list[str]:
-    """Markdown lines. found: {name: measure()}."""
-    columns, n = list(found[MOTION]), len(found[MOTION]["r"])
-    lines = [f"motion attention map, {n} pictures (in %) | " + " | ".join(columns), "---" + "|---" * len(columns)]
-    lines += [" | ".join([name, *(cell(row[c], c) for c in columns)]) for name, row in found.items()]
-    for name, other in ((MOTION, THING), (MOTION, CENTRE), (MOTION, WHOLE), (FINE, THING_FINE), (FINE, GROUND), (FINE, CENTRE)):
-        lines.append(" | ".join([f"{name} minus {other}", *(cell(found[name][c] - found[other][c], c, "+") for c in columns)]))
-    return lines
+    best = table.mean(0).argmax()
+    return [{"IoU, one threshold": 100 * row[best], "IoU, own threshold": 100 * row.max(), "r": 100 * correlation(a, mask)} for row, a, mask in zip(table, maps, masks)]
 
 
 def overlaid(picture: np.ndarray, a: np.ndarray) -> Image.Image:
@@ -129,15 +120,10 @@ def sheet(scenes: list, maps: dict) -> Image.Image:
 
 
 def main(argv: list[str]) -> int:
-    n = int(argv[0]) if argv else 50
-    in_process.load()
-    scenes, maps = [picture_of(seed) for seed in range(n)], {}
-    for seed, s in enumerate(scenes):
-        for name, a in maps_of(s, seed).items():
-            maps.setdefault(name, []).append(a)
-        print(f"{seed + 1}/{n}", end="\r", flush=True)
-    masks = [true_mask(s) for s in scenes]
-    print(*table({name: measure(found, masks) for name, found in maps.items()}), sep="\n")
-    if len(argv) > 1:
-        sheet(scenes[:SHOWN], maps).save(argv[1], quality=88, optimize=True)
+    pictures, to = report.arguments(argv, 50)
+    scenes = [picture_of(seed) for seed in range(pictures)]
+    maps, masks = report.collect(pictures, lambda seed: maps_of(scenes[seed], seed)), [true_mask(s) for s in scenes]
+    print(report.report(f"motion attention map, {pictures} pictures (in %)", {name: measure(found, masks) for name, found in maps.items()}, DIFFERENCES))
+    if to:
+        sheet(scenes[:SHOWN], maps).save(to, quality=88, optimize=True)
     return 0

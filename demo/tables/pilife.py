@@ -5,7 +5,7 @@ word become 6 frames with the nodes of demo/workflows/PiLife.json, with everythi
 prompt, cfg and negative are the same. The inversion brings a negative of its own (psi): it is held where the inversion is left out,
 and exchanged for the empty prompt, with the inversion and without, in rows of their own. I2V-Zero has the empty prompt, as it is
 published. The inverted picture is the first frame as the paper has it: sampled, not kept by a mask.
-Numbers in steps of 0..255, mean over channels and pixels; +- is the standard error over seeds.
+Numbers in steps of 0..255, mean over channels and pixels; ± is the standard error over seeds.
 
 - first frame: mean difference of frame 1 from the picture; others: of the later frames from the picture;
 - static background: the same for the pixels of the picture's background, a margin around the shape left out;
@@ -22,14 +22,15 @@ from .. import in_process
 from ..cli import outputs
 from ..world import scene
 from ..world.judge import judge
-from .cross_frame import cell
+from . import report
 from .prompts import SETTINGS
 
 FRAMES, STEPS, START, ETA, SMOOTHING = 6, 50, 761, 1.0, 1.0
 MARGIN = 6  # px
-KINDS = {
-    "I2V-Zero": None,
-    "PiLife": {},
+BASELINE, PILIFE = "I2V-Zero", "PiLife"
+KINDS = {  # by which a row is called: what of PiLife is left out
+    BASELINE: None,
+    PILIFE: {},
     "without inversion (plain DDIM; negative psi)": {"inversion": False},
     "empty negative": {"psi": False},
     "without inversion, empty negative": {"inversion": False, "psi": False},
@@ -112,26 +113,18 @@ def background_of(s: scene.Scene) -> np.ndarray:
 
 
 def main(argv: list[str]) -> int:
-    n = int(argv[0]) if argv else 50
-    in_process.load()
-    rows, shown = {name: [] for name in KINDS}, []
-    for seed in range(n):
+    seeds, sheet = report.arguments(argv, 50)
+    frames, labels = [], []
+
+    def measure(seed: int) -> dict:
         s = picture_of(seed)
         picture, clips = clips_of(s, seed)
-        for name, clip in clips.items():
-            rows[name].append(compare(clip, picture, background_of(s)))
-            if seed < 2:
-                frames = [picture, *clip]
-                shown += [(Image.fromarray((f * 255).round().astype(np.uint8)), {0: name, 3: s.caption() if name == "I2V-Zero" else ""}.get(i, "")) for i, f in enumerate(frames)]
-        print(f"{seed + 1}/{n}", end="\r", flush=True)
-    columns = list(rows["PiLife"][0])
-    print(f"PiLife, {n} seeds | " + " | ".join(columns), "---" + "|---" * len(columns), sep="\n")
-    for name, found in rows.items():
-        print(" | ".join([name, *(cell([row[c] for row in found], c) for c in columns)]))
-    for name in KINDS:
-        if name != "PiLife":
-            print(" | ".join([f"PiLife minus {name}", *(cell([a[c] - b[c] for a, b in zip(rows["PiLife"], rows[name])], c, "+") for c in columns)]))
-    if len(argv) > 1:
-        frames, labels = zip(*shown)
-        outputs.contact_sheet(frames, columns=FRAMES + 1, labels=labels).save(argv[1], quality=88, optimize=True)
+        for name, clip in clips.items() if seed < 2 else ():
+            frames.extend(Image.fromarray((f * 255).round().astype(np.uint8)) for f in (picture, *clip))
+            labels.extend({0: name, 3: s.caption() if name == BASELINE else ""}.get(i, "") for i in range(1 + FRAMES))
+        return {name: compare(clip, picture, background_of(s)) for name, clip in clips.items()}
+
+    print(report.report(f"PiLife, {seeds} seeds", report.collect(seeds, measure), [(PILIFE, name) for name in KINDS if name != PILIFE]))
+    if sheet:
+        outputs.contact_sheet(frames, columns=FRAMES + 1, labels=labels).save(sheet, quality=88, optimize=True)
     return 0

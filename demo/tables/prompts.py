@@ -17,10 +17,11 @@ from .. import in_process
 from ..cli import outputs
 from ..world import palette, scene
 from ..world.judge import judge
+from . import report
 
 SETTINGS = dict(steps=20, cfg=4.0, sampler="euler", scheduler="normal")
 BATCH = 25
-BAR = {"shape colour": 95, "shape": 90, "background colour": 95}
+GOAL = {"shape colour": 95, "shape": 90, "background colour": 95}
 
 
 def prompts(n: int) -> list:
@@ -73,22 +74,19 @@ def label(s: scene.Scene, caption: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    n = int(argv[0]) if argv else 200
+    n, sheet = report.arguments(argv, 200)
     scenes, verdicts, grid = prompts(n), [], []
-    for start in range(0, n, BATCH):
+    for start in report.progress(range(0, n, BATCH)):
         part = scenes[start:start + BATCH]
         captions = [s.caption(motion=i % 2 == 1) for i, s in enumerate(part, start)]
         for s, caption, picture in zip(part, captions, pictures(captions, seed=start)):
             verdicts.append(right(s, picture))
             grid.append((label(s, caption), picture))
-        print(f"{len(verdicts)}/{n}", end="\r", flush=True)
-    print(f"{n} held-back prompts | right | bar\n---|---|---")
-    for what in verdicts[0]:
-        share = 100 * sum(v[what] for v in verdicts) / n
-        print(f"{what} | {share:.1f} % | {f'{BAR[what]} %' if what in BAR else ''}")
+    rows = [[what, f"{100 * sum(v[what] for v in verdicts) / n:.1f} %", f"{GOAL[what]} %" if what in GOAL else ""] for what in verdicts[0]]
     share, spread = background_follows_prompt()
-    print(f"background follows the prompt | {100 * share:.1f} % (spread over seeds: {spread:.1f} of 255) |")
-    if len(argv) > 1:
+    rows.append(["background follows the prompt", f"{100 * share:.1f} % (spread over seeds: {spread:.1f} of 255)", ""])
+    print(report.markdown([f"{n} held-back prompts", "right", "goal"], rows))
+    if sheet:
         shown = [Image.fromarray((p * 255).round().byte().numpy()) for _, p in grid[:24]]
-        outputs.contact_sheet(shown, columns=8, labels=[text for text, _ in grid[:24]]).save(argv[1], quality=88, optimize=True)
+        outputs.contact_sheet(shown, columns=8, labels=[text for text, _ in grid[:24]]).save(sheet, quality=88, optimize=True)
     return 0
