@@ -6,18 +6,17 @@ the same without it (of an inversion: to the published one), the ratio to the fl
 import torch
 
 from ..demo.in_process import use_host
+from ..demo.tables.report import markdown
 from . import inversion, motion_module, pcfa
+from .timing import on_this_machine
 
 COLUMNS = ("", "seconds", "ratio", "ratio to the floor", "peak GiB")
 
 
 def table(rows: list[dict]) -> str:
     """Markdown. rows: {what, seconds, ratio, floor (or None), memory: GiB without and with, or only with, or nothing}."""
-    lines = [" | ".join(COLUMNS).strip(), "---" + "|---" * (len(COLUMNS) - 1)]
-    for row in rows:
-        memory = " -> ".join(f"{gib:.2f}" for gib in row["memory"])
-        lines.append(" | ".join([row["what"], f"{row['seconds']:.3f}", f"{row['ratio']:.3f}", f"{row['floor']:.3f}" if row["floor"] else "", memory]).rstrip())
-    return "\n".join(lines)
+    return markdown(COLUMNS, ([row["what"], f"{row['seconds']:.3f}", f"{row['ratio']:.3f}", f"{row['floor']:.3f}" if row["floor"] else "",
+                               " -> ".join(f"{gib:.2f}" for gib in row["memory"])] for row in rows))
 
 
 def main(argv: list[str]) -> int:
@@ -25,10 +24,9 @@ def main(argv: list[str]) -> int:
         print(f"benchmarks.gpu needs a CUDA device, and PyTorch {torch.__version__} finds none.")
         return 1
     use_host()
-    device, rows = torch.device("cuda"), []
+    rows = []
     for subject, rounds in ((pcfa, 9), (motion_module, 5), (inversion, 3)):
-        for name, case in subject.CASES["cuda"].items():
-            found = subject.measure(name, case, device, torch.float16, int(argv[0]) if argv else rounds)
-            rows += found if isinstance(found, list) else [found]
+        for case in on_this_machine(subject.CASES):
+            rows += subject.measure(*case, int(argv[0]) if argv else rounds)
     print(f"\n{torch.cuda.get_device_name()}, PyTorch {torch.__version__}\n\n{table(rows)}")
     return 0

@@ -10,20 +10,15 @@ batch, prompts of 77 tokens. Medians of interleaved rounds; other work on the ma
 `exact` prints instead how far the whole UNets of all versions are from diffusers' at the published channel sizes, in
 float32, relative to the largest value: 3 frames of 8x8 latents (SDXL needs 16 GB).
 """
-import statistics
-
 import torch
 
 from ..demo.in_process import use_host
-from .pcfa import peak, prompt, timed
+from .timing import Size, demo_world, heading, medians, on_this_machine, operations, peaks, sd15, timed
 
-CASES = {  # name: (shape, width, widths per level, width of the prompt, frames, latent side)
-    "cpu": {"demo world, 16 frames, 128x128": ("demo", 64, [1, 1, 1, 1], 64, 16, 16),
-            "SD1.5, 8 frames, 128x128": ("SD1.5", 320, [1, 2, 4, 4], 768, 8, 16)},
-    "cuda": {"SD1.5, 16 frames, 512x512, fp16": ("SD1.5", 320, [1, 2, 4, 4], 768, 16, 64)},
+CASES = {
+    "cpu": {"demo world, 16 frames, 128x128": demo_world(16, 16), "SD1.5, 8 frames, 128x128": sd15(8, 16)},
+    "cuda": {"SD1.5, 16 frames, 512x512, fp16": sd15(16, 64)},
 }
-
-
 PUBLISHED = {  # version: (shape, what differs from the tests' tiny models)
     **dict.fromkeys(("v1", "v2", "v3"), ("SD1.5", dict(model_channels=320, channel_mult=[1, 2, 4, 4], context_dim=768))),
     "SDXL": ("SDXL", dict(model_channels=320, channel_mult=[1, 2, 4], context_dim=2048, transformer_depth=[0, 0, 2, 2, 10, 10], transformer_depth_middle=10,
@@ -31,15 +26,8 @@ PUBLISHED = {  # version: (shape, what differs from the tests' tiny models)
 }
 
 
-def operations(job) -> int:
-    from torch.utils.flop_counter import FlopCounterMode
-    with FlopCounterMode(display=False) as counter:
-        job()
-    return counter.get_total_flops()
-
-
 @torch.inference_mode()
-def measure(name: str, case, device, dtype, rounds: int) -> dict:
+def measure(name: str, size: Size, device, dtype, rounds: int) -> list[dict]:
     import comfy.model_management
 
     from ..attention_patches.motion_layers import insert
@@ -47,34 +35,29 @@ def measure(name: str, case, device, dtype, rounds: int) -> dict:
     from ..tests import motion_files as files
     from ..tests import tiny_models as tiny
     from ..tests.motion_reference import call, reference
-    shape, width, mult, context, frames, side = case
-    model = tiny.model(shape, dtype, device=device, model_channels=width, channel_mult=mult, context_dim=context)
+    model, frames = size.model(device, dtype), size.frames
     sd = files.module(model, "v3")
     m = insert(model, motion_module(sd, "random"), "benchmark")
     comfy.model_management.load_models_gpu([m, *m.get_nested_additional_models()])
     theirs = reference(model, "v3", sd, frames).to(device, dtype)
-    x = tiny.latents(2 * frames, side).to(device, dtype)
-    text = torch.cat([prompt(context, seed)[0][0] for seed in (1, 2)]).repeat_interleave(frames, 0).to(device, dtype)
+    x = tiny.latents(2 * frames, size.side).to(device, dtype)
+    text = torch.cat([size.prompt(seed)[0][0] for seed in (1, 2)]).repeat_interleave(frames, 0).to(device, dtype)
     t, video = torch.tensor([500.0], device=device), x.unflatten(0, (2, frames)).transpose(1, 2)
     jobs = {"without": lambda: call(model, x, t.expand(len(x)), text, cond_or_uncond=[1, 0]),
             "with": lambda: call(m, x, t.expand(len(x)), text, cond_or_uncond=[1, 0]),
             "diffusers": lambda: theirs(video, t, text).sample}
     apart = tiny.difference(jobs["with"](), jobs["diffusers"]().transpose(1, 2).flatten(0, 1))
     work = {k: operations(job) for k, job in jobs.items()}
-    memory = [peak(jobs[k]) for k in ("without", "with")] if device.type == "cuda" else []
-    seconds = {k: [] for k in jobs}
-    for _ in range(rounds):
-        for k, job in jobs.items():
-            seconds[k].append(timed(job))
-    s = {k: statistics.median(v) for k, v in seconds.items()}
+    memory = peaks(device, jobs["without"], jobs["with"])
+    s = medians({k: lambda _, job=job: timed(job) for k, job in jobs.items()}, rounds)
     floor = s["without"] * work["with"] / work["without"]
-    print(f"{name} ({device.type}, {str(dtype).removeprefix('torch.')}, {rounds} rounds; results differ by {apart:.1e})")
+    print(heading(name, device, dtype, f"{rounds} rounds; results differ by {apart:.1e}"))
     for k in jobs:
         print(f"  {k:12} {1000 * s[k]:9.1f} ms, {work[k] / 1e9:7.1f} GFLOP, {work[k] / 1e9 / s[k]:7.1f} GFLOP/s, {s[k] / s['without']:.3f} x without")
     print(f"  with / floor     {s['with'] / floor:.3f}   goal 1.1\n  with / diffusers {s['with'] / s['diffusers']:.3f}", flush=True)
     if memory:
         print("  peak memory  {:9.2f} GiB without, {:.2f} GiB with (diffusers' copy among them)".format(*memory))
-    return {"what": f"motion module, {name}", "seconds": s["with"], "ratio": s["with"] / s["without"], "floor": s["with"] / floor, "memory": memory}
+    return [{"what": f"motion module, {name}", "seconds": s["with"], "ratio": s["with"] / s["without"], "floor": s["with"] / floor, "memory": memory}]
 
 
 def exact(versions) -> None:
@@ -93,6 +76,5 @@ def main(argv: list[str]) -> None:
     if argv[:1] == ["exact"]:
         return exact(argv[1:] or PUBLISHED)
     rounds = int(argv[0]) if argv else 5
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    for name, case in CASES[kind].items():
-        measure(name, case, torch.device(kind), torch.float16 if kind == "cuda" else torch.float32, rounds)
+    for case in on_this_machine(CASES):
+        measure(*case, rounds)
