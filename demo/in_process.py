@@ -6,11 +6,17 @@ from pathlib import Path
 
 import torch
 
-WEIGHTS = Path(__file__).resolve().parent / "weights"
+WEIGHTS = Path(os.environ.get("FIRSTFRAME_WEIGHTS") or Path(__file__).resolve().parent / "weights")  # elsewhere: to train without touching the published ones
 CHECKPOINT = WEIGHTS / "checkpoints" / "firstframe_demo.safetensors"
 VAE = WEIGHTS / "vae" / "firstframe_demo_vae.safetensors"
+CONTROLNET = WEIGHTS / "controlnet" / "firstframe_demo_outlines.safetensors"
+NIGHT_LORA = WEIGHTS / "loras" / "firstframe_demo_night.safetensors"
+MOTION_WORDS_LORA = WEIGHTS / "loras" / "firstframe_demo_motion_words.safetensors"
+MOTION_MODULE = WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
+MOTION_LORA = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
 
 
+@cache
 def use_host(attention: str | None = "--use-pytorch-cross-attention") -> None:
     """Makes the host's own network classes importable; COMFYUI_PATH names the ComfyUI folder. attention: the host's option for it, None: its default."""
     root = os.environ.get("COMFYUI_PATH")

@@ -109,6 +109,8 @@ def table(name: str, argv) -> int:
     names = sorted(f.stem for f in TABLES.glob("*.py") if f.stem not in ("__init__", "report"))
     if name not in names:
         raise OptionError(f"There is no table {name!r}; there {'are ' + ', '.join(names) if names else 'is none yet'}.")
+    from ..in_process import use_host  # imports torch
+    use_host()
     return importlib.import_module(f"firstframe.demo.tables.{name}").main(argv) or 0
 
 

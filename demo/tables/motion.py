@@ -21,8 +21,6 @@ from .prompts import SETTINGS
 WORDS = tuple(m for m in scene.MOTIONS if m != "bouncing")
 GOAL = 90  # %
 TRAVEL, RATIO, TURN = 10.0, 1.25, math.pi / 4  # half of the least that the drawn clips show: px, ratio of sizes, radians
-MODULE = in_process.WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
-LORA = in_process.WEIGHTS / "loras" / "firstframe_demo_motion_words.safetensors"
 
 
 def scene_of(i: int) -> scene.Scene:
@@ -77,8 +75,8 @@ def moving_model(change=lambda module: module) -> tuple:
 
     from ...networks.motion_module_files import motion_module
     from ...nodes.motion_module import MotionModuleApply
-    model, clip = comfy.sd.load_lora_for_models(model, clip, comfy.utils.load_torch_file(str(LORA)), 1.0, 1.0)
-    module = motion_module(comfy.utils.load_torch_file(str(MODULE)), MODULE.name)
+    model, clip = comfy.sd.load_lora_for_models(model, clip, comfy.utils.load_torch_file(str(in_process.MOTION_WORDS_LORA)), 1.0, 1.0)
+    module = motion_module(comfy.utils.load_torch_file(str(in_process.MOTION_MODULE)), in_process.MOTION_MODULE.name)
     return MotionModuleApply.execute(model, change(module), 1.0, 0.0, 1.0).result[0], clip, vae
 
 

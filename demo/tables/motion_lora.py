@@ -15,7 +15,6 @@ from . import report
 from .motion import change_of, moving_model, video
 
 STRENGTHS = (-1.0, 0.0, 0.5, 1.0)
-FILE = in_process.WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
 
 
 def panning_model(strength: float) -> tuple:
@@ -24,7 +23,7 @@ def panning_model(strength: float) -> tuple:
         import comfy.utils
 
         from ...networks.motion_lora import apply_lora
-        return apply_lora(module, comfy.utils.load_torch_file(str(FILE)), FILE.name, strength)
+        return apply_lora(module, comfy.utils.load_torch_file(str(in_process.MOTION_LORA)), in_process.MOTION_LORA.name, strength)
 
     return moving_model(change)
 

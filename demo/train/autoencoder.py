@@ -9,11 +9,12 @@ import random
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 
-from ..in_process import use_host
+from ..in_process import VAE, use_host
 from ..world import scene
-from .common import WEIGHTS, Run, warm_cosine
+from .files import save_half
+from .fit import fit
+from .stage import Stage
 
 CROP, IMAGES, CROPS = 64, 8, 2
 
@@ -42,28 +43,13 @@ def loss_of(vae, images, encoder_trains: bool):
     return loss, mse
 
 
-def run(vae, steps, lr, encoder_trains, name):
-    stage, rng = Run(name), random.Random()
-    parameters = list(vae.parameters() if encoder_trains else vae.taesd_decoder.parameters())
-    optimiser, start = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-4, betas=(0.9, 0.98)), 0
-    if state := stage.load():
-        vae.load_state_dict(state["vae"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
-    for step in range(start, steps):
-        rng.seed(f"{name} {step}")
-        torch.manual_seed(step)
-        loss, mse = loss_of(vae, crops(rng), encoder_trains)
-        for g in optimiser.param_groups:
-            g["lr"] = warm_cosine(step, steps, lr)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        if (step + 1) % 50 == 0:
-            stage.log(step=step + 1, loss=loss.item(), psnr=-10 * mse.log10().item())
-        if (step + 1) % 200 == 0 or step + 1 == steps:
-            stage.save({"vae": vae.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+def train(vae, steps: int, lr: float, encoder_trains: bool, name: str) -> None:
+    def loss(step, rng, rate):
+        value, mse = loss_of(vae, crops(rng), encoder_trains)
+        return value, {"loss": value, "psnr": -10 * mse.log10()}
+
+    parameters = vae.parameters() if encoder_trains else vae.taesd_decoder.parameters()
+    fit(name, parameters, loss, steps, lr=lr, weight_decay=1e-4, betas=(0.9, 0.98), save_every=200)
 
 
 @torch.no_grad()
@@ -111,16 +97,15 @@ def build():
 def save(vae) -> None:
     vae.vae_scale.data.fill_(0.18215)  # SD1.5's latent scale: model-space latents are then the encoder's own output
     vae.vae_shift.data.fill_(0.0)
-    (WEIGHTS / "vae").mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in vae.state_dict().items()}, WEIGHTS / "vae" / "firstframe_demo_vae.safetensors")
+    save_half(vae.state_dict(), VAE)
 
 
 def main(argv: list[str]):
-    steps, decoder_steps = (*map(int, argv), 1800, 2500)[:2] if len(argv) != 1 else (int(argv[0]), 2500)
+    steps, decoder_steps = (*map(int, argv), *(1800, 2500)[len(argv):])
     vae = build()
-    run(vae, steps, 1.5e-3, True, "autoencoder")
-    if Run("decoder").load() is None:
-        whiten(vae)
+    train(vae, steps, 1.5e-3, True, "autoencoder")
+    whiten(vae)
+    if not Stage("decoder").file.exists():
         save(vae)  # the image model can already train on these latents
-    run(vae, decoder_steps, 7e-4, False, "decoder")
+    train(vae, decoder_steps, 7e-4, False, "decoder")
     save(vae)

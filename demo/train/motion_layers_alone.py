@@ -16,20 +16,14 @@ import torch
 import torch.nn.functional as F
 
 from ..world import shapes
-from .image_model import OPTIONS, Tokens, load_encoder
-from .motion_module import (
-    FRAMES,
-    alphas_cumprod,
-    drawn_pool,
-    few_frames,
-    high_noise,
-    join_workers,
-    middle_noise,
-    pick_clips,
-    published,
-    save,
-)
+from .clips import FRAMES, drawn_pool, few_frames, pick_clips
+from .denoising import Tokens
+from .fit import fit
+from .host_layers import OPTIONS
+from .motion_module_file import published, save
 from .motion_readers import readers_loss
+from .motion_steps import alphas_cumprod, high_noise, middle_noise
+from .workers import join_workers
 
 CALLS, CLIPS, CELLS, STEPS, BATCH, LR = 160, 2, 32, 1400, 64, 2e-3  # BATCH: cells of all frames
 
@@ -61,14 +55,19 @@ def catch(unet, text, net, layers: dict, own: list, pool: dict, rng) -> tuple:
     return {place: [torch.cat(kind) for kind in zip(*calls)] for place, calls in caught.items()}, torch.cat(paths)
 
 
-def teach(layer, caught: list, paths: torch.Tensor, rng) -> float:
-    """Trains one temporal layer. Returns the readers' loss over the last hundred steps."""
+def course(step: int, steps: int) -> float:
+    """Linear rise over 50 steps, linear fall over the last 300."""
+    return min(1.0, (step + 1) / 50, (steps - step) / 300)
+
+
+def teach(place: str, layer, caught: list, paths: torch.Tensor) -> None:
+    """Trains one temporal layer."""
     from ...networks.motion_module import positions
-    C, losses = caught[0].shape[-1], []
+    C = caught[0].shape[-1]
     head, told = torch.nn.Linear(C, 1 + paths.shape[-1]), (~paths.isnan().any(-1).any(-1)).nonzero()[:, 0]
-    weights, scale, pe = list(layer.parameters()), caught[2].float().var(), positions(range(FRAMES), C, torch.zeros(1))
-    optimiser = torch.optim.AdamW([*weights, *head.parameters()], betas=(0.9, 0.99), fused=True)
-    for step in range(STEPS):
+    scale, pe = caught[2].float().var(), positions(range(FRAMES), C, torch.zeros(1))
+
+    def loss(step, rng, rate):
         numbers = few_frames(rng) if step % 2 else list(range(FRAMES))
         pick = told[torch.randint(len(told), (BATCH * FRAMES // len(numbers),))]
         normed, x, before, lies, path = (v[pick][:, numbers].float() for v in (*caught, paths))
@@ -77,29 +76,24 @@ def teach(layer, caught: list, paths: torch.Tensor, rng) -> float:
             y = block(y, pe[numbers], OPTIONS)
         out = x + layer.proj_out(y)
         read = readers_loss(head(out / out.std((0, 1), keepdim=True).clamp(min=1e-3)), lies, path)
-        for g in optimiser.param_groups:
-            g["lr"] = LR * min(1.0, (step + 1) / 50, (STEPS - step) / 300)
-        optimiser.zero_grad(set_to_none=True)
-        (read + F.mse_loss(out, before) / scale).backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        losses.append(read.item())
-    return sum(losses[-100:]) / 100
+        return read + F.mse_loss(out, before) / scale, {"readers' loss": read}
+
+    fit(place, layer.parameters(), loss, STEPS, lr=LR, course=course, beside=[{"params": head.parameters(), "lr": LR, "betas": (0.9, 0.99), "course": course}],
+        log_every=200, kept=False)
 
 
 def main(argv: list[str]):
-    rank, workers = join_workers()
+    workers = join_workers()
     torch.manual_seed(1)
-    rng = random.Random("alone")
     unet, text, net, layers, steps = published()
     places = list(layers)
-    own = places[rank::workers]
-    caught, paths = catch(unet, text, net, layers, own, drawn_pool(load_encoder(), rank), rng)
+    own = places[workers.rank::workers.count]
+    caught, paths = catch(unet, text, net, layers, own, drawn_pool(saves=workers.rank == 0), random.Random("alone"))
     for place in own:
-        print(f"{place}: readers' loss {teach(net.get_submodule(place), caught[place], paths, rng):.3f}", flush=True)
-    if workers > 1:
+        teach(place, net.get_submodule(place), caught[place], paths)
+    if workers.count > 1:
         for i, place in enumerate(places):
             for p in net.get_submodule(place).parameters():
-                torch.distributed.broadcast(p.data, i % workers)
-    if rank == 0:
+                torch.distributed.broadcast(p.data, i % workers.count)
+    if workers.rank == 0:
         save(net, layers, steps)

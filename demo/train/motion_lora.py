@@ -14,29 +14,22 @@ import random
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
-
+from ..in_process import MOTION_LORA
 from ..world import scene, shapes
-from .adapters import Lora, train, write
-from .common import WEIGHTS
-from .image_model import Tokens, load_encoder, timesteps
-from .motion_module import (
-    READ,
-    READING,
-    Kind,
-    alphas_cumprod,
-    clip_scene,
-    draw_clips,
-    drawn_pool,
-    loss_of_clips,
-    published,
-    timesteps_in,
-)
-from .motion_readers import MotionReaders
+from .clips import clip_scene, draw_clips, drawn_pool
+from .denoising import Tokens, timesteps
+from .files import save_half
+from .fit import fit, warm_cosine
+from .latents import load_encoder
+from .low_rank import LowRank
+from .motion_module_file import published
+from .motion_readers import READING, MotionReaders
+from .motion_steps import READ, Kind, alphas_cumprod, loss_of_clips, timesteps_in
 
 PAN, POOL = 44.0, 120  # px in a clip; clips each way
 KINDS = Kind(0.9, True, timesteps_in(850, 1000)), Kind(0.1, False, timesteps)
-FILE = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
+READERS_STEPS = 250
+COURSE = partial(warm_cosine, warm=50)
 
 
 @dataclass(frozen=True)
@@ -60,8 +53,7 @@ def panned_scene(rng: random.Random, pan: float) -> scene.Scene:
             return replace(s, bodies=(body,), kind="plain")
 
 
-def as_published(lora: Lora) -> dict:
-    """Its tensors in AnimateDiff's names."""
+def in_animatediffs_format(lora: LowRank) -> dict:
     sd = {}
     for name, (down, up) in lora.pairs.items():
         base = name.replace(".transformer_blocks.", ".temporal_transformer.transformer_blocks.").removesuffix(".0").replace(".to_", ".processor.to_") + "_lora."
@@ -70,25 +62,28 @@ def as_published(lora: Lora) -> dict:
 
 
 def main(argv: list[str]):
-    torch.manual_seed(1)
     unet, text, net, layers, _ = published()
     net.requires_grad_(False)
-    readers, encoder, tokens, abar, rng = MotionReaders(net, layers), load_encoder(), Tokens(), alphas_cumprod(), random.Random("pan")
+    readers, encoder, tokens, abar = MotionReaders(net, layers), load_encoder(), Tokens(), alphas_cumprod()
 
-    def losses(clips, **how):
+    def losses(clips, rng, **how):
         return loss_of_clips(unet, text, net, layers, readers, clips, lambda pick: [clips["captions"][i] for i in pick], tokens, abar, rng, **how)
 
-    pool = drawn_pool(encoder, 0)
-    train("motion_lora_readers", 250, READING, readers.parameters(), (None, [("",)]), lambda *_: losses(pool)[1], 0.0, lambda: None, 1)
+    def readers_loss(step, rng, rate):
+        _, read = losses(pool, rng)
+        return read, {"loss": read}
+
+    pool = drawn_pool()
+    fit("motion_lora_readers", readers.parameters(), readers_loss, READERS_STEPS, lr=READING, course=COURSE)
     for p in readers.parameters():
         p.requires_grad_(False)
 
-    lora = Lora(net, ".attention_blocks.")
+    lora = LowRank(net, ".attention_blocks.")
     panned = {side: draw_clips(encoder, POOL, 1, partial(panned_scene, pan=side * PAN)) for side in (1, -1)}
 
-    def loss(*_):
-        lora.strength = -lora.strength
-        picture, read = losses(panned[lora.strength], kinds=KINDS, spinning=0.0)
-        return picture + READ * read
+    def loss(step, rng, rate):
+        lora.strength = 1 if step % 2 else -1
+        picture, read = losses(panned[lora.strength], rng, kinds=KINDS, spinning=0.0)
+        return picture + READ * read, {"loss": picture + READ * read}
 
-    train("motion_lora", int(argv[0]) if argv else 1000, 5e-3, lora.parameters(), (None, [("",)]), loss, 0.0, lambda: write(as_published(lora), FILE), 1)
+    fit("motion_lora", lora.parameters(), loss, int(argv[0]) if argv else 1000, lr=5e-3, course=COURSE, save=lambda step: save_half(in_animatediffs_format(lora), MOTION_LORA))

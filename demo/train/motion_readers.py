@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from ..world import scene
 
+READING = 3e-3  # the readers' learning rate
 UNITS = (16.0, 16.0, 0.25, 0.5)  # of a path: px, px, logarithm of the size, radians
 
 
@@ -23,7 +24,7 @@ def path(s: scene.Scene, frames: int) -> torch.Tensor:
 
 
 def readers_loss(read: torch.Tensor, lies: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-    """read [...,5] of a cell in a frame; lies [...,1]: how much of the cell a shape covers, 0 to 1; paths [...,4], where they are known."""
+    """read [...,5]: what is read from a cell in a frame; lies [...,1]: how much of the cell a shape covers, 0 to 1; paths [...,4], where they are known."""
     return F.binary_cross_entropy_with_logits(read[..., :1], lies) + 2 * (read[..., 1:] - paths).nan_to_num().square().mean()
 
 

@@ -63,6 +63,13 @@ def test_bad_options_get_one_sentence(files, options, words):
     assert len(done.stderr.strip().splitlines()) == 1 and done.stdout == ""
 
 
+def test_a_table_is_markdown_and_its_progress_is_not_in_it():
+    done = demo("--table", "motion_map", 1)
+    head, rule, *rows = done.stdout.splitlines()
+    assert done.returncode == 0 and head.startswith("| motion attention map, 1 pictures (in %) | ") and len(rows) == 7 + 6
+    assert {line.count(" | ") for line in (head, *rows)} == {3} and rule == "|---" * 4 + "|" and "1/1" in done.stderr
+
+
 def until(condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition():
