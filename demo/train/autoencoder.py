@@ -101,7 +101,8 @@ def save(vae) -> None:
 
 
 def main(argv: list[str]):
-    steps, decoder_steps = (*map(int, argv), *(1800, 2500)[len(argv):])
+    steps = int(argv[0]) if argv else 1800
+    decoder_steps = int(argv[1]) if len(argv) > 1 else 2500
     vae = build()
     train(vae, steps, 1.5e-3, True, "autoencoder")
     whiten(vae)

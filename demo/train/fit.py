@@ -1,6 +1,7 @@
 """The training loop: AdamW, a course of the learning rate, an average of the weights, a state to go on from.
 
-Every step draws from generators that are seeded by its number, so that a training that was stopped goes on as if it had not been.
+Every step draws from generators that are seeded by its number, so that a training that was stopped goes on as if it had
+not been; only what a loss keeps itself (a pool of drawings that is renewed) begins anew.
 """
 import math
 import random

@@ -23,9 +23,9 @@ def path(s: scene.Scene, frames: int) -> torch.Tensor:
     return torch.tensor([[x - x0, y - y0, math.log(size / s0), a - a0] for x, y, size, a in at]) / torch.tensor(UNITS)
 
 
-def readers_loss(read: torch.Tensor, lies: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
-    """read [...,5]: what is read from a cell in a frame; lies [...,1]: how much of the cell a shape covers, 0 to 1; paths [...,4], where they are known."""
-    return F.binary_cross_entropy_with_logits(read[..., :1], lies) + 2 * (read[..., 1:] - paths).nan_to_num().square().mean()
+def readers_loss(read: torch.Tensor, covered: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
+    """read [...,5]: what is read from a cell in a frame; covered [...,1]: how much of the cell a shape covers, 0 to 1; paths [...,4], where they are known."""
+    return F.binary_cross_entropy_with_logits(read[..., :1], covered) + 2 * (read[..., 1:] - paths).nan_to_num().square().mean()
 
 
 class MotionReaders:
@@ -42,6 +42,6 @@ class MotionReaders:
         losses = []
         for place, head in self.heads.items():
             x = self.seen[place].float()
-            lies = F.adaptive_avg_pool2d(covered, x.shape[2:]).flatten(2).mT
-            losses.append(readers_loss(head(F.group_norm(x, 32).flatten(2).mT), lies, paths[:, None]))
+            share = F.adaptive_avg_pool2d(covered, x.shape[2:]).flatten(2).mT
+            losses.append(readers_loss(head(F.group_norm(x, 32).flatten(2).mT), share, paths[:, None]))
         return sum(losses) / len(losses)

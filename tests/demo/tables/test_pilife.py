@@ -22,7 +22,8 @@ def test_a_shape_that_moves_is_motion_and_no_error_of_the_static_background():
     picture, other = s.draw([0.5])[0].numpy(), moved.draw([0.5])[0].numpy()
     got = pilife.compare(np.stack([picture, other, other]), picture, pilife.background_of(s))
     assert got["motion, px"] == pytest.approx(5, abs=0.5) and got["static background"] == 0 and got["first frame"] == 0
-    assert got["others"] > 0.5 and got["between frames"] == pytest.approx(got["others"] / 2, rel=1e-4)
+    apart = 255 * np.abs(other - picture).mean()
+    assert got["others"] == pytest.approx(apart, rel=1e-4) and got["between frames"] == pytest.approx(apart / 2, rel=1e-4)
 
 
 @torch.inference_mode()
