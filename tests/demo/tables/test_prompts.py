@@ -18,7 +18,7 @@ def test_share_of_the_background_that_the_prompt_explains():
 def test_the_measured_prompts_were_held_back_and_a_drawn_picture_passes():
     scenes = prompts.prompts(60)
     assert all((s.bodies[0].shape, s.bodies[0].colour, s.ground) in scene.HELD_BACK for s in scenes)
-    assert {s.kind for s in scenes} == set(scene.BACKGROUNDS) and len({s.caption() for s in scenes}) == 60
+    assert {s.kind for s in scenes} == set(scene.BACKGROUNDS) and {s.bodies[0].motion for s in scenes} == set(scene.MOTIONS) and len({s.caption() for s in scenes}) == 60
     assert [s.caption() for s in scenes if not all(prompts.right(s, s.draw([0.5])[0]).values())] == []
 
 
