@@ -133,7 +133,7 @@ def test_a_run_leaves_its_four_files(files):
     red = [f.getpixel((9, 9))[0] > 200 for f in frames]
     assert red == [True, False] * 3
     assert len(outputs.read_webp((out / "video.webp").read_bytes())[0]) == 6
-    assert Image.open(out / "contact_sheet.png").size == (3 * (32 + outputs.GAP) + outputs.GAP, 2 * (32 + outputs.LABEL + outputs.GAP) + outputs.GAP)
+    assert Image.open(out / "contact_sheet.png").size == (3 * (33 + outputs.GAP) + outputs.GAP, 2 * (32 + outputs.LABEL + outputs.GAP) + outputs.GAP)
     assert json.loads((out / "workflow.json").read_text())["nodes"][0]["widgets_values"][0].endswith("picture.png")
 
 
