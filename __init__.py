@@ -6,11 +6,11 @@ from .nodes.inversion import MotionAwareInversion
 from .nodes.motion_attention import MotionAttentionMap
 from .nodes.motion_module import MotionLoraLoader, MotionModuleApply, MotionModuleLoader
 from .nodes.motion_noise import MotionNoiseInit, NoiseClipper
-from .nodes.motion_tokens import MotionWords
+from .nodes.motion_tokens import MotionTokensNode
 from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
-NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionWords, MotionAttentionMap,
+NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply]
 
 

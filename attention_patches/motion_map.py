@@ -108,7 +108,7 @@ def check_length(positive, tokens: MotionTokens, who: str) -> None:
         if c.shape[1] != tokens.length:
             raise ValueError(
                 f"{who}: the motion tokens were counted in a prompt of {tokens.length} tokens, 'positive' has {c.shape[1]}. "
-                f"Give Motion Words and CLIP Text Encode the same prompt and the same CLIP, and join or cut no conditionings in between."
+                f"Give Motion Tokens and CLIP Text Encode the same prompt and the same CLIP, and join or cut no conditionings in between."
             )
 
 

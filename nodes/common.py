@@ -3,12 +3,10 @@ import os
 
 import folder_paths
 
+from ..attention_patches.cross_frame import STAGES
 
-def expert(widget):
-    """Folds an input away under the node's advanced section, and lets graphs leave it out; hosts before 0.30 ignore `advanced`."""
-    widget.optional = True
-    widget.extra_dict = {**(getattr(widget, "extra_dict", None) or {}), "advanced": True}
-    return widget
+# choices of an input 'stages': the parts of the UNet
+STAGE_CHOICES = {"all": STAGES, **{stage: (stage,) for stage in STAGES}, "input + middle": STAGES[:2], "middle + output": STAGES[1:], "input + output": STAGES[::2]}
 
 
 def register_folder(folder: str) -> None:

@@ -13,7 +13,6 @@ from ..samplers.motion_aware_inversion import OPTIMISERS, Optimisation
 from ..samplers.noise_schedule import check_schedule
 from ..samplers.picture_inversion import MODES, REFINE, STARTS, WHO, invert_picture
 from ..samplers.psi_conditioning import as_conditioning
-from .common import expert
 from .inputs import Node
 
 InversionType = io.Custom("INVERSION")
@@ -50,6 +49,7 @@ class MotionAwareInversion(Node):
             node_id="MotionAwareInversion",
             display_name="Motion-Aware Inversion (PiLife)",
             category="FirstFrame/PiLife",
+            search_aliases=["PiLife", "DDIM inversion", "null-text inversion", "null text", "image to video", "i2v", "unsampler"],
             description="Turns a picture back into the noise it would be sampled from, and finds for every noise level the prompt embedding "
                         "that brings exactly this picture back (PiLife, Eq. 6; null-text inversion). For SD1.5- and SDXL-type models.",
             inputs=[
@@ -71,32 +71,32 @@ class MotionAwareInversion(Node):
                 io.Conditioning.Input("negative", optional=True,
                                       tooltip="The negative prompt, usually an empty one. Mode null-text optimises its embedding; the other modes only measure against it how "
                                               "much guidance is left."),
-                expert(io.Float.Input("guidance", default=7.5, min=1.0, max=30.0, step=0.1,
-                                      tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
-                                              "sampler. 1: no guidance, and nothing to optimise.")),
-                expert(io.Combo.Input("optimiser", options=list(OPTIMISERS), default=OPTIMISERS[0],
-                                      tooltip="Signum: signed momentum that goes on from level to level and finds its own step length; 3 inner_steps do, "
-                                              "and it takes one less in the noisier half. Adam (paper): the published one; set inner_steps to 10 with it.")),
-                expert(io.Int.Input("inner_steps", default=Optimisation.inner, min=0, max=500,
-                                    tooltip="Optimisation steps at each level, at most (10 in the paper, with Adam). 0: none. More is slower and comes closer "
-                                            "to the picture.")),
-                expert(io.Float.Input("learning_rate", default=1e-2, min=1e-5, max=1.0, step=1e-3, round=False,
-                                      tooltip="Adam's at the first level; it falls to half along the walk. Signum ignores it. Too high: the loss rises.")),
-                expert(io.Float.Input("early_stop", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False,
-                                      tooltip="Mean squared error at which the first level is good enough; it grows by 2e-5 a level of 50. Higher is "
-                                              "faster and less exact. 0: smallest.")),
-                expert(io.Int.Input("refine", default=BY_MODE, min=BY_MODE, max=20,
-                                    tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as published. -1: by mode, "
-                                            "1 for null-text and 0 for the others. In mode conditional 1 or more brings the picture back more exactly, but leaves the "
-                                            "prompt's embedding nearly as it is, and cfg next to nothing to act on.")),
-                expert(io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto",
-                                      tooltip="on: a fraction of the memory, optimisation steps take longer; results agree to rounding. "
-                                              "auto: on when memory would not do.")),
+                io.Float.Input("guidance", default=7.5, min=1.0, max=30.0, step=0.1, optional=True, advanced=True,
+                               tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
+                                       "sampler. 1: no guidance, and nothing to optimise."),
+                io.Combo.Input("optimiser", options=list(OPTIMISERS), default=OPTIMISERS[0], optional=True, advanced=True,
+                               tooltip="Signum: signed momentum that goes on from level to level and finds its own step length; 3 inner_steps do, "
+                                       "and it takes one less in the noisier half. Adam (paper): the published one; set inner_steps to 10 with it."),
+                io.Int.Input("inner_steps", default=Optimisation.inner, min=0, max=500, optional=True, advanced=True,
+                             tooltip="Optimisation steps at each level, at most (10 in the paper, with Adam). 0: none. More is slower and comes closer "
+                                     "to the picture."),
+                io.Float.Input("learning_rate", default=1e-2, min=1e-5, max=1.0, step=1e-3, round=False, optional=True, advanced=True,
+                               tooltip="Adam's at the first level; it falls to half along the walk. Signum ignores it. Too high: the loss rises."),
+                io.Float.Input("early_stop", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False, optional=True, advanced=True,
+                               tooltip="Mean squared error at which the first level is good enough; it grows by 2e-5 a level of 50. Higher is "
+                                       "faster and less exact. 0: smallest."),
+                io.Int.Input("refine", default=BY_MODE, min=BY_MODE, max=20, optional=True, advanced=True,
+                             tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as published. -1: by mode, "
+                                     "1 for null-text and 0 for the others. In mode conditional 1 or more brings the picture back more exactly, but leaves the "
+                                     "prompt's embedding nearly as it is, and cfg next to nothing to act on."),
+                io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto", optional=True, advanced=True,
+                               tooltip="on: a fraction of the memory, optimisation steps take longer; results agree to rounding. "
+                                       "auto: on when memory would not do."),
                 io.Vae.Input("vae", optional=True, tooltip="Only for the report: with it the reconstruction is also judged as a picture."),
-                expert(io.Combo.Input("begin", options=list(STARTS), default=STARTS[0],
-                                      tooltip="Only for mode null-text: the prompt whose embedding it sets out from. negative: as published; the result stays near the "
-                                              "negative prompt, so that cfg acts. positive: the picture comes back most exactly (negative-prompt inversion), but cfg has "
-                                              "next to nothing to act on. Where the two prompts have different numbers of areas: negative.")),
+                io.Combo.Input("begin", options=list(STARTS), default=STARTS[0], optional=True, advanced=True,
+                               tooltip="Only for mode null-text: the prompt whose embedding it sets out from. negative: as published; the result stays near the "
+                                       "negative prompt, so that cfg acts. positive: the picture comes back most exactly (negative-prompt inversion), but cfg has "
+                                       "next to nothing to act on. Where the two prompts have different numbers of areas: negative."),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The reconstruction z0*: the clip's first frame."),

@@ -4,7 +4,7 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from ..attention_patches.cross_frame import STAGES, check_model
+from ..attention_patches.cross_frame import check_model
 from ..attention_patches.frames import check_channels
 from ..attention_patches.motion_map import capture, check_length, to_map
 from ..attention_patches.unet_call import check_single
@@ -13,11 +13,14 @@ from ..samplers.first_frame import check_picture
 from ..samplers.inversion import sigmas_of
 from ..samplers.noise_schedule import check_schedule
 from ..samplers.noised_calls import call_at
-from .common import expert
+from .common import STAGE_CHOICES
 from .inputs import Node
 from .motion_tokens import MotionTokensType
 
 WHO = "Motion Attention Map"
+RESOLUTIONS = {  # choices: halvings of the latent's width and height
+    "1/2 + 1/4": (1, 2), "1/1": (0,), "1/2": (1,), "1/4": (2,), "1/8": (3,), "1/1 + 1/2": (0, 1), "1/4 + 1/8": (2, 3), "all": (0, 1, 2, 3),
+}
 
 
 def timesteps(start: int, end: int, count: int) -> list[int]:
@@ -32,6 +35,7 @@ class MotionAttentionMap(Node):
             node_id="FF_MotionAttentionMap",
             display_name="Motion Attention Map (PiLife)",
             category="FirstFrame/PiLife",
+            search_aliases=["PiLife", "motion mask", "cross-attention", "attention map", "image to video"],
             description="Where in the picture the model looks for the prompt's motion words (PiLife, Eq. 11), as a mask: view it, paint over it "
                         "or replace it. Runs the model a few times on the noised picture; nothing is sampled.",
             inputs=[
@@ -39,7 +43,7 @@ class MotionAttentionMap(Node):
                 io.Latent.Input("samples", tooltip="The picture, from VAE Encode (exactly one)."),
                 io.Conditioning.Input("positive",
                                       tooltip="The prompt whose motion words were counted, encoded with the same CLIP. ControlNets in it take part."),
-                MotionTokensType.Input("motion_tokens", tooltip="From Motion Words, for the same prompt. Without motion words the map is 1 everywhere."),
+                MotionTokensType.Input("motion_tokens", tooltip="From Motion Tokens, for the same prompt. Without motion words the map is 1 everywhere."),
                 io.Int.Input("start_timestep", default=761, min=0, max=999,
                              tooltip="The noisiest timestep (0 to 999) at which it is read; 761 is where PiLife starts. Higher: less of the picture is seen."),
                 io.Int.Input("end_timestep", default=401, min=0, max=999,
@@ -54,24 +58,18 @@ class MotionAttentionMap(Node):
                                tooltip="The map is raised to this power. 1: as it is. Above 1 only the strongest places stay; below 1 weak ones grow."),
                 io.Float.Input("threshold", default=0.0, min=0.0, max=1.0, step=0.01,
                                tooltip="0: off, a soft map. Above 0: places at or above it become 1, all others 0; higher leaves fewer."),
-                expert(io.Boolean.Input("full", default=False,
-                                        tooltip="Read the layers at the latent's own size (64x64 in SD1.5 at 512 pixels; not in SDXL). For small pictures.")),
-                expert(io.Boolean.Input("half", default=True,
-                                        tooltip="Read the layers at 1/2 of the latent's width and height (32x32 in SD1.5 at 512 pixels).")),
-                expert(io.Boolean.Input("quarter", default=True, tooltip="Read the layers at 1/4 (16x16 in SD1.5 at 512 pixels).")),
-                expert(io.Boolean.Input("eighth", default=False,
-                                        tooltip="Read the layers at 1/8 (8x8, the middle block of SD1.5; SDXL has none). Very coarse.")),
-                expert(io.Boolean.Input("input_blocks", default=True,
-                                        tooltip="Read the UNet's downward half. At least one stage and one resolution must be on.")),
-                expert(io.Boolean.Input("middle_block", default=True, tooltip="Read the UNet's middle block (its resolution must be on as well).")),
-                expert(io.Boolean.Input("output_blocks", default=True, tooltip="Read the UNet's upward half.")),
+                io.Combo.Input("resolutions", options=list(RESOLUTIONS), default="1/2 + 1/4", optional=True, advanced=True,
+                               tooltip="Which layers are read, by their size against the latent's. 1/2 + 1/4 (usual): 32x32 and 16x16 in SD1.5 at 512 pixels; SDXL has "
+                                       "these two only. 1/1 is finer, for small pictures; 1/8 is very coarse."),
+                io.Combo.Input("stages", options=list(STAGE_CHOICES), default="all", optional=True, advanced=True,
+                               tooltip="Which parts of the UNet are read: its downward half (input), its middle block, its upward half (output). all is usual."),
             ],
             outputs=[io.Mask.Output(display_name="mask", tooltip="A, at the latent's size, from 0 (still) to 1 (moves most).")],
         )
 
     @classmethod
-    def execute(cls, model, samples, positive, motion_tokens, start_timestep, end_timestep, count, seed, smoothing, gamma, threshold, full=False, half=True,
-                quarter=True, eighth=False, input_blocks=True, middle_block=True, output_blocks=True) -> io.NodeOutput:
+    def execute(cls, model, samples, positive, motion_tokens, start_timestep, end_timestep, count, seed, smoothing, gamma, threshold,
+                resolutions="1/2 + 1/4", stages="all") -> io.NodeOutput:
         z = samples["samples"]
         check_picture(z, WHO)
         check_model(model, WHO, "reads the cross-attention")
@@ -82,13 +80,8 @@ class MotionAttentionMap(Node):
         check_length(positive, motion_tokens, WHO)
         size = tuple(z.shape[-2:])
         if not motion_tokens.positions:
-            logging.warning(f"{WHO}: the prompt has no motion words, so the whole picture may move. Type them into Motion Words to choose a place.")
+            logging.warning(f"{WHO}: the prompt has no motion words, so the whole picture may move. Type them into Motion Tokens to choose a place.")
             return io.NodeOutput(torch.ones(1, *size))
-        levels = [i for i, on in enumerate((full, half, quarter, eighth)) if on]
-        stages = [stage for stage, on in zip(STAGES, (input_blocks, middle_block, output_blocks)) if on]
-        if not levels or not stages:
-            off = "stages" if levels else "resolutions"
-            raise ValueError(f"{WHO} reads no layer: all {off} are off. Switch one on (half and quarter are usual, with all stages).")
-        m, captured = capture(model, motion_tokens, size, WHO, levels=levels, stages=stages)
+        m, captured = capture(model, motion_tokens, size, WHO, levels=RESOLUTIONS[resolutions], stages=STAGE_CHOICES[stages])
         call_at(m, z, positive, sigmas_of(model.get_model_object("model_sampling"), timesteps(start_timestep, end_timestep, count)), seed)
         return io.NodeOutput(to_map(captured.mean(), smoothing, gamma, threshold)[None].float().cpu())

@@ -93,7 +93,7 @@ HALVED = {
              2: [("input", 7), ("input", 8), ("middle", 0), ("output", 0), ("output", 1), ("output", 2)]},
 }
 HALVED["demo"] = HALVED["SD1.5"]
-NAMES = ("full", "half", "quarter", "eighth")
+NAMES = ("1/1", "1/2", "1/4", "1/8")
 
 
 @pytest.mark.parametrize("shape", HALVED)
@@ -107,13 +107,13 @@ def test_equals_a_softmax_written_out(shape):
 @pytest.mark.parametrize("shape, i", [(shape, i) for shape in ("SD1.5", "SDXL") for i in HALVED[shape]])
 def test_each_resolution(shape, i):
     m = tiny.model(shape)
-    got = node(m, **{name: j == i for j, name in enumerate(NAMES)})
+    got = node(m, resolutions=NAMES[i])
     assert tiny.difference(got, slow_map(m, HALVED[shape][i], TOKENS.positions)) < 1e-4
 
 
 @pytest.mark.parametrize("stage", ["input", "output"])
 def test_each_stage(m, stage):
-    got = node(m, **{f"{s}_block{'' if s == 'middle' else 's'}": s == stage for s in ("input", "middle", "output")})
+    got = node(m, stages=stage)
     assert tiny.difference(got, slow_map(m, [a for i in (1, 2) for a in HALVED["SD1.5"][i] if a[0] == stage], TOKENS.positions)) < 1e-4
 
 
@@ -329,12 +329,8 @@ def test_bad_input_is_refused(m):
         node(m, torch.zeros(1, 16, 16, 16))
     with pytest.raises(ValueError, match="counted in a prompt of 77 tokens, 'positive' has 7"):
         node(m, tokens=MotionTokens((3,), 77, ("moving",)))
-    with pytest.raises(ValueError, match="all resolutions are off"):
-        node(m, half=False, quarter=False)
-    with pytest.raises(ValueError, match="all stages are off"):
-        node(m, input_blocks=False, middle_block=False, output_blocks=False)
     with pytest.raises(ValueError, match="as a share of the latent's width: 1/8"):
-        node(m, input_blocks=False, output_blocks=False)
+        node(m, stages="middle")
     with pytest.raises(ValueError, match="limited to other timesteps"):
         node(m, positive=tiny.conditioning(1, start_percent=0.9, end_percent=1.0))
 

@@ -126,8 +126,8 @@ def test_the_node_offers_and_uses_it(folder, tmp_path):
     import comfy.sd
     import folder_paths
     from firstframe.demo.in_process import CHECKPOINT
-    from firstframe.nodes.motion_tokens import TAGGERS, MotionWords
+    from firstframe.nodes.motion_tokens import TAGGERS, MotionTokensNode
     folder_paths.add_model_folder_path(TAGGERS, str(folder.parent))
-    assert "mine" in next(i for i in MotionWords.GET_SCHEMA().inputs if i.id == "tagger").options
+    assert "mine" in next(i for i in MotionTokensNode.GET_SCHEMA().inputs if i.id == "tagger").options
     clip = comfy.sd.load_checkpoint_guess_config(str(CHECKPOINT), output_vae=False)[1]
-    assert MotionWords.execute(clip, "a bear dancing on the sea", "", "mine").result[2] == "a bear [[dancing]] on the sea"
+    assert MotionTokensNode.execute(clip, "a bear dancing on the sea", "", "mine").result[2] == "a bear [[dancing]] on the sea"
