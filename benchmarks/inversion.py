@@ -27,8 +27,8 @@ KINDS = {  # name: (mode, as published)
 
 
 def measure(name: str, case, device, dtype, rounds: int, steps: int = 50) -> list[dict]:
-    from ..samplers.motion_aware_inversion import PUBLISHED, Optimisation
-    from ..samplers.picture_inversion import REFINE, invert_picture
+    from ..samplers.inversion import REFINE, invert_picture
+    from ..samplers.null_text import PUBLISHED, Optimisation
     from ..tests import tiny_models as tiny
     shape, width, mult, context, side = case
     model = tiny.model(shape, dtype, device=device, model_channels=width, channel_mult=mult, context_dim=context)

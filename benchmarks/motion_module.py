@@ -42,7 +42,7 @@ def operations(job) -> int:
 def measure(name: str, case, device, dtype, rounds: int) -> dict:
     import comfy.model_management
 
-    from ..attention_patches.motion_layers import insert
+    from ..attention_patches.inserted_layers import insert
     from ..networks.motion_module_files import motion_module
     from ..tests import motion_files as files
     from ..tests import tiny_models as tiny

@@ -6,7 +6,7 @@ from functools import partial
 import comfy.model_patcher
 import torch
 
-from .motion_module import MotionModel, Size, shapes
+from .motion_module import MotionModel, Size, adding, places, shapes
 from .patcher import in_patcher
 from .tensors import fault
 
@@ -30,6 +30,8 @@ class MotionModule:
     version: str
     length: int
     over_frames: bool
+    places = staticmethod(places)
+    adding = staticmethod(adding)
 
     @property
     def family(self) -> str:

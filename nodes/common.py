@@ -3,7 +3,7 @@ import os
 
 import folder_paths
 
-from ..attention_patches.cross_frame import STAGES
+from ..attention_patches.unet import STAGES
 
 # choices of an input 'stages': the parts of the UNet
 STAGE_CHOICES = {"all": STAGES, **{stage: (stage,) for stage in STAGES}, "input + middle": STAGES[:2], "middle + output": STAGES[1:], "input + output": STAGES[::2]}

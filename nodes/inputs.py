@@ -12,9 +12,9 @@ import traceback
 import torch
 from comfy_api.latest import io
 
-from ..attention_patches.motion_tokens import MotionTokens
 from ..networks.motion_module_files import MotionModule
-from ..samplers.picture_inversion import Inversion
+from ..prompts.tokens import MotionTokens
+from ..samplers.inversion import Inversion
 from .choices import known
 
 

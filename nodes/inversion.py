@@ -1,17 +1,17 @@
-"""The node of PiLife's motion-aware inversion. It wires; the maths is in samplers/motion_aware_inversion.py."""
+"""The node of PiLife's motion-aware inversion. It wires; the maths is in samplers/null_text.py."""
 import torch
 from comfy_api.latest import io, ui
 
-from ..attention_patches.cross_frame import check_model
 from ..attention_patches.frames import check_channels
+from ..attention_patches.unet import check_model
 from ..attention_patches.unet_call import check_single
 from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture
 from ..samplers.guidance_left import LITTLE
+from ..samplers.inversion import MODES, REFINE, STARTS, WHO, invert_picture
 from ..samplers.loss_plot import loss_plot
-from ..samplers.motion_aware_inversion import OPTIMISERS, Optimisation
 from ..samplers.noise_schedule import check_schedule
-from ..samplers.picture_inversion import MODES, REFINE, STARTS, WHO, invert_picture
+from ..samplers.null_text import OPTIMISERS, Optimisation
 from ..samplers.psi_conditioning import as_conditioning
 from .inputs import Node
 

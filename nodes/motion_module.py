@@ -6,7 +6,7 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from ..attention_patches.motion_layers import insert
+from ..attention_patches.inserted_layers import insert
 from ..networks import motion_module_files as files
 from ..networks.motion_lora import apply_lora
 from ..samplers.beta_schedule import with_betas

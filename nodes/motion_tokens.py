@@ -1,14 +1,14 @@
-"""The node that chooses the motion words of a prompt. It wires; the choice is in attention_patches/motion_words.py and motion_tokens.py."""
+"""The node that chooses the motion words of a prompt. It wires; the choice is in prompts/motion_words.py and motion_tokens.py."""
 import logging
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..attention_patches import token_classifier
-from ..attention_patches.motion_tokens import check_encoder, motion_tokens
-from ..attention_patches.motion_words import TaggerMissing, find_motion
-from ..attention_patches.prompt_text import find_typed, mark
+from ..prompts import token_classifier
+from ..prompts.motion_words import TaggerMissing, find_motion
+from ..prompts.text import find_typed, mark
+from ..prompts.tokens import check_encoder, motion_tokens
 from .choices import known
 from .common import register_folder
 from .inputs import Node

@@ -1,9 +1,10 @@
 """Nodes of PiLife and of its baseline I2V-Zero. They wire; the maths is in attention_patches/ and samplers/."""
 from comfy_api.latest import io
 
-from ..attention_patches.cross_frame import check_model, patch
+from ..attention_patches.cross_frame import patch
 from ..attention_patches.frames import check_channels
 from ..attention_patches.pcfa import attended, draws
+from ..attention_patches.unet import check_model
 from ..attention_patches.unet_call import check_single
 from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture

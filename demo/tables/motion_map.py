@@ -69,8 +69,8 @@ def centre_prior() -> np.ndarray:
 @torch.inference_mode()
 def maps_of(s: scene.Scene, seed: int) -> dict:
     """{name: map [SIZE,SIZE] in 0..1} for the scene's picture and caption."""
-    from ...attention_patches.motion_tokens import MotionTokens
-    from ...nodes.motion_attention import MotionAttentionMap
+    from ...nodes.attention_map import MotionAttentionMap
+    from ...prompts.tokens import MotionTokens
     model, clip, vae = in_process.load()
     caption, body = s.caption(), s.bodies[0]
     positive, latent = in_process.encode(clip, [caption]), {"samples": vae.encode(s.draw([0.5]))}

@@ -54,10 +54,10 @@ class Pieces:
     """What the kinds of one seed share."""
 
     def __init__(self, s: scene.Scene, seed: int):
-        from ...attention_patches.motion_words import find_motion
+        from ...nodes.attention_map import MotionAttentionMap
         from ...nodes.inversion import MotionAwareInversion
-        from ...nodes.motion_attention import MotionAttentionMap
         from ...nodes.motion_tokens import MotionTokensNode
+        from ...prompts.motion_words import find_motion
         self.model, clip, self.vae = in_process.load()
         caption, self.seed = s.caption(), seed
         self.positive, self.negative = (in_process.encode(clip, [text]) for text in (caption, ""))

@@ -88,8 +88,8 @@ def build_module(unet):
     """(the module, {place: layer of the UNet}); at first it adds nothing."""
     import comfy.ops
 
-    from ...attention_patches.motion_layers import places, width
-    from ...networks.motion_module import MotionModel, Size
+    from ...attention_patches.unet import width
+    from ...networks.motion_module import MotionModel, Size, places
     layers = places(unet)
     net = MotionModel({place: Size(width(layer)) for place, layer in layers.items()}, operations=comfy.ops.disable_weight_init)
     initialise(net)
@@ -156,14 +156,14 @@ def share(grads: list, workers: int) -> None:
 def inserted(net, layers: dict, numbers, seen: dict):
     """Meanwhile the module `net` runs at its places, on clips of the frames `numbers`; the features after it are kept in
     `seen`. contiguous: torch's GroupNorm crashes going backward from a channels-last input to a gradient that is none."""
-    from ...attention_patches.motion_layers import temporal
+    from ...attention_patches.inserted_layers import added
 
     def add(place, h):
         out = net.get_submodule(place)(h.contiguous(), numbers, OPTIONS)
         seen[place] = h + out
         return out
 
-    return temporal(layers, add)
+    return added(layers, add)
 
 
 def timesteps_in(first: int, last: int):

@@ -5,9 +5,9 @@ import sys
 import comfy.sd
 import pytest
 import torch
-from firstframe.attention_patches import motion_words
 from firstframe.demo.in_process import CHECKPOINT
 from firstframe.nodes.motion_tokens import MotionTokensNode
+from firstframe.prompts import motion_words
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import comfy.utils
 import pytest
 import torch
 from firstframe.demo import in_process
-from firstframe.samplers.motion_aware_inversion import Optimisation
-from firstframe.samplers.picture_inversion import invert_picture
+from firstframe.samplers.inversion import invert_picture
+from firstframe.samplers.null_text import Optimisation
 from firstframe.tests import tiny_models as tiny
 from firstframe.tests.dynamic_mode import dynamic_mode
 from safetensors.torch import save_file

@@ -2,12 +2,12 @@
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete, ModelSamplingSD3
-from firstframe.attention_patches.motion_tokens import MotionTokens
 from firstframe.networks.motion_module_files import motion_module
+from firstframe.nodes.attention_map import MotionAttentionMap
 from firstframe.nodes.inversion import MotionAwareInversion
-from firstframe.nodes.motion_attention import MotionAttentionMap
 from firstframe.nodes.motion_module import MotionModuleApply
 from firstframe.nodes.pilife import I2VZero, PCFAPatch
+from firstframe.prompts.tokens import MotionTokens
 from firstframe.samplers.beta_schedule import with_betas
 from firstframe.samplers.noise_schedule import check_schedule
 from firstframe.tests import motion_files

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler
-from firstframe.samplers.motion_aware_inversion import OPTIMISERS, Optimisation
-from firstframe.samplers.picture_inversion import invert_picture
+from firstframe.samplers.inversion import invert_picture
+from firstframe.samplers.null_text import OPTIMISERS, Optimisation
 from firstframe.tests import tiny_models as tiny
 
 STEPS, START, GUIDANCE, INNER = 10, 701, 4.0, 4

@@ -1,16 +1,16 @@
-"""Node of PiLife's motion attention map. It wires; the maths is in attention_patches/motion_map.py."""
+"""Node of PiLife's motion attention map. It wires; the maths is in attention_patches/attention_map.py."""
 import logging
 
 import torch
 from comfy_api.latest import io
 
-from ..attention_patches.cross_frame import check_model
+from ..attention_patches.attention_map import capture, check_length, to_map
 from ..attention_patches.frames import check_channels
-from ..attention_patches.motion_map import capture, check_length, to_map
+from ..attention_patches.unet import check_model
 from ..attention_patches.unet_call import check_single
+from ..samplers.ddim import sigmas_of
 from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture
-from ..samplers.inversion import sigmas_of
 from ..samplers.noise_schedule import check_schedule
 from ..samplers.noised_calls import call_at
 from .common import STAGE_CHOICES

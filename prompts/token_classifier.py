@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from .prompt_text import WORD, Span, plain
+from .text import WORD, Span, plain
 
 NOTHING = ("O", "LABEL_0")
 

@@ -7,7 +7,7 @@ the prompt with a sign before and after every word, and comparing.
 """
 from dataclasses import dataclass
 
-from .prompt_text import Span
+from .text import Span
 
 SIGNS = "⁂※⁑§¶"  # neither letter nor digit nor space: a token of its own wherever it stands between spaces
 CLIP_KEYS = {"l", "g", "h"}  # tokens of SD1.5, SDXL and SD2 in the host

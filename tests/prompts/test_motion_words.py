@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from firstframe.attention_patches import motion_words
+from firstframe.prompts import motion_words
 
 PROMPTS = Path(__file__).with_name("motion_prompts.tsv")
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from firstframe.attention_patches.token_classifier import find_motion, motion_labels
+from firstframe.prompts.token_classifier import find_motion, motion_labels
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForTokenClassification, BertTokenizerFast
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from comfy.ldm.modules.attention import SpatialTransformer
 
+from ..prompts.tokens import MotionTokens
 from . import unet_call
-from .cross_frame import STAGES, check_model
 from .frames import conditional_rows
-from .motion_tokens import MotionTokens
+from .unet import STAGES, check_model, transformer
 
 USUAL = (1, 2)      # levels: 32x32 and 16x16 of SD1.5's 64x64 latents
 FLAT = 1e-5         # relative spread of a map below which it holds only rounding errors
@@ -112,13 +111,6 @@ def check_length(positive, tokens: MotionTokens, who: str) -> None:
             )
 
 
-def attn2_of(unet, block: tuple[str, int], index: int):
-    """The cross-attention of transformer `index` in the UNet's block (stage, number)."""
-    stage, number = block
-    layers = unet.middle_block if stage == "middle" else {"input": unet.input_blocks, "output": unet.output_blocks}[stage][number]
-    return next(layer for layer in layers if isinstance(layer, SpatialTransformer)).transformer_blocks[index].attn2
-
-
 def capture(model, tokens: MotionTokens, size: tuple[int, int], who: str, *, levels=USUAL, stages=STAGES):
     """(a clone of `model` whose attn2 reports, the Captured it reports to); ValueError as in check_model.
 
@@ -126,7 +118,7 @@ def capture(model, tokens: MotionTokens, size: tuple[int, int], who: str, *, lev
     projected a second time, for the positive conditionings alone. Other attn2 patches run before it, so their prompts are what is read.
     """
     check_model(model, who, "reads the cross-attention")
-    captured, key = Captured(who), unet_call.key("motion_map")
+    captured, key = Captured(who), unet_call.key("attention_map")
 
     def mark_call(call, proceed):
         x = call.x
@@ -147,7 +139,7 @@ def capture(model, tokens: MotionTokens, size: tuple[int, int], who: str, *, lev
         cells = tuple(eo["activations_shape"][-2:])
         captured.seen.add(level(size, cells))
         if level(size, cells) in levels and len(rows):
-            layer = attn2_of(unet, eo["block"], eo["block_index"])
+            layer = transformer(unet, eo["block"]).transformer_blocks[eo["block_index"]].attn2
             a = attention_share(layer.to_q(q[rows]), layer.to_k(k[rows]), columns, eo["n_heads"]).mean(0)
             captured.add(F.interpolate(a.view(1, 1, *cells), size=tuple(size), mode="bilinear")[0, 0])
         return q, k, v

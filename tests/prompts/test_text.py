@@ -1,7 +1,7 @@
 """The prompt without its syntax, typed words in it, and the marks."""
 import pytest
 from comfy.sd1_clip import escape_important, token_weights, unescape_important
-from firstframe.attention_patches.prompt_text import find_typed, mark, plain
+from firstframe.prompts.text import find_typed, mark, plain
 
 PROMPTS = [
     "a bear is dancing", "a (bear:1.2) is ((dancing))", r"a cat \(animal\) jumping", "(a (dog running:1.3) here:0.9), sky", "(x:1) (y:-0.5) (z: 2.0 )",

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import BasicTransformerBlock
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+from firstframe.attention_patches.attention_map import attention_share, capture, level, smooth, to_map
 from firstframe.attention_patches.frames import conditional_rows
-from firstframe.attention_patches.motion_map import attention_share, capture, level, smooth, to_map
-from firstframe.attention_patches.motion_tokens import MotionTokens
-from firstframe.nodes.motion_attention import MotionAttentionMap, timesteps
-from firstframe.samplers.inversion import sigmas_of
+from firstframe.nodes.attention_map import MotionAttentionMap, timesteps
+from firstframe.prompts.tokens import MotionTokens
+from firstframe.samplers.ddim import sigmas_of
 from firstframe.samplers.noised_calls import call_at
 from firstframe.tests import tiny_models as tiny
 

@@ -8,11 +8,11 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from firstframe.samplers import motion_aware_inversion
+from firstframe.samplers import null_text
 from firstframe.samplers.beta_schedule import with_betas
 from firstframe.samplers.guidance_left import levels
-from firstframe.samplers.motion_aware_inversion import OPTIMISERS, Optimisation, trajectory, walk_back
-from firstframe.samplers.picture_inversion import invert_picture
+from firstframe.samplers.inversion import invert_picture
+from firstframe.samplers.null_text import OPTIMISERS, Optimisation, trajectory, walk_back
 from firstframe.samplers.psi_conditioning import as_conditioning
 from firstframe.tests import tiny_models as tiny
 
@@ -289,8 +289,8 @@ def test_the_gradient_beside_a_control_net_is_the_slope(m, monkeypatch, checkpoi
     net.set_cond_hint(hint.movedim(-1, 1), 1.0)
     (embedding, _), = tiny.conditioning(2)
     given = dict(control=net, control_apply_to_uncond=True, cross_attn_controlnet=torch.zeros_like(embedding))  # it reads another prompt, so that it is the same for both losses
-    seen, gradient = [], motion_aware_inversion.gradient
-    monkeypatch.setattr(motion_aware_inversion, "gradient", lambda *args: seen.append(gradient(*args)) or seen[-1])
+    seen, gradient = [], null_text.gradient
+    monkeypatch.setattr(null_text, "gradient", lambda *args: seen.append(gradient(*args)) or seen[-1])
 
     def first_loss(e) -> float:
         options = Optimisation(1, stop=0.0, growth=0.0)

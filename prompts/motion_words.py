@@ -2,14 +2,14 @@
 
 The paper fine-tuned a BERT on a private data set. Here a part-of-speech tagger (HanTa, Hanover Tagger, tags of the BNC's C5 set) finds the
 verbs, and a few rules of grammar decide where the tagger alone cannot: participles before a noun, tags without a sentence, verbs that look
-like plural nouns. What counts as motion is written at the top of tests/attention_patches/motion_prompts.tsv, which measures this file.
+like plural nouns. What counts as motion is written at the top of tests/prompts/motion_prompts.tsv, which measures this file.
 """
 import re
 from dataclasses import dataclass
 from functools import cache
 
-from .motion_lexicon import CAMERA, CREATURES, FOR_USE, MOVED, MOVERS, NAMED_ING, NOT_MOTION, PURPOSE
-from .prompt_text import WORD, Span, plain
+from .lexicon import CAMERA, CREATURES, FOR_USE, MOVED, MOVERS, NAMED_ING, NOT_MOTION, PURPOSE
+from .text import WORD, Span, plain
 
 # Tags of the C5 set.
 BEFORE_NOUN = ("AT0", "AJ0", "AJC", "AJS", "DPS", "DT0", "CRD", "ORD")  # article, adjective, possessive, number

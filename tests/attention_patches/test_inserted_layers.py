@@ -7,8 +7,10 @@ import comfy.context_windows
 import comfy.model_management
 import pytest
 import torch
-from firstframe.attention_patches.motion_layers import insert, norms, over_frames, places
+from firstframe.attention_patches.group_norm import norms, over_frames
+from firstframe.attention_patches.inserted_layers import insert
 from firstframe.networks.motion_lora import apply_lora
+from firstframe.networks.motion_module import places
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.tests import motion_files as files
 from firstframe.tests import tiny_models as tiny

@@ -4,8 +4,8 @@ import comfy.sd1_clip
 import comfy.sdxl_clip
 import pytest
 import torch
-from firstframe.attention_patches.motion_tokens import check_encoder, columns, motion_tokens
-from firstframe.attention_patches.prompt_text import find_typed
+from firstframe.prompts.text import find_typed
+from firstframe.prompts.tokens import check_encoder, columns, motion_tokens
 from safetensors.torch import save_file
 
 LONG = "a quiet village by the sea with many small houses, "  # 12 tokens

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from firstframe.samplers.motion_aware_inversion import OPTIMISERS, PUBLISHED, Optimisation, ddim, trajectory, walk_back
+from firstframe.samplers.null_text import OPTIMISERS, PUBLISHED, Optimisation, ddim, trajectory, walk_back
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "k1_null_text_inversion.safetensors"
