@@ -1,5 +1,5 @@
-"""Inversion of a picture inside the host: its loading, conditionings (LoRA, ControlNet, areas), previews and interrupts
-around the walk of samplers/null_text.py.
+"""Inversion of a picture inside the host: loading, conditionings (LoRA, ControlNet, areas), previews and interrupts around the
+optimisation of samplers/null_text.py.
 """
 from dataclasses import dataclass
 
@@ -21,22 +21,22 @@ from .gradients import (
     separate_skips,
     wants_checkpointing,
 )
-from .guidance_left import guidance_left, levels
+from .guidance_left import few_timesteps, guidance_left
 from .motion_noise import recovered_noise
-from .null_text import Optimisation, trajectory, walk_back
+from .null_text import Optimisation, optimise_embeddings, trajectory
 
 MODES = ("conditional", "null-text", "none")
 STARTS = ("negative", "positive")
-REFINE = {"conditional": 0, "null-text": 1, "none": 0}  # extra calls a level that leave guidance alive
+REFINE = {"conditional": 0, "null-text": 1, "none": 0}  # extra calls a timestep that leave guidance alive
 WHO = "Motion-Aware Inversion"
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """What INVERSION wires carry. Model latent space, variance-exploding, on the CPU; levels ascend from the picture (sigma 0).
+    """What INVERSION wires carry. Model latent space, variance-exploding, on the CPU; everything ascends from the picture (sigma 0).
 
-    timesteps [T] and sigmas [T+1]; edges [T-1]: noise levels half-way in time between neighbouring levels; trajectory [T+1,C,h,w]:
-    Z_0 .. Z_T; walked [T+1,C,h,w]: Z*_0 .. Z*_T; psi[i]: embeddings of level i, one per entry of the conditioning (psi[0] is None), found
+    timesteps [T] and sigmas [T+1]; edges [T-1]: noise levels half-way in time between neighbouring timesteps; trajectory [T+1,C,h,w]:
+    Z_0 .. Z_T; reconstruction [T+1,C,h,w]: Z*_0 .. Z*_T; psi[i]: embeddings of timestep i, one per entry of the conditioning (psi[0] is None), found
     from those of `began`, positive or negative;
     losses[i]: of its inner steps; calls and backward: model evaluations and gradients spent; guidance: what `guidance_left` finds, None
     without a negative prompt; space: the model's latent format.
@@ -46,7 +46,7 @@ class Inversion:
     sigmas: torch.Tensor
     edges: torch.Tensor
     trajectory: torch.Tensor
-    walked: torch.Tensor
+    reconstruction: torch.Tensor
     psi: list
     began: str
     losses: list
@@ -58,22 +58,22 @@ class Inversion:
     @property
     def eps_rec(self) -> torch.Tensor:
         """Eq. 8: the noise [1,C,h,w] that takes the reconstruction z*_0 to the inverted latent Z_T."""
-        return recovered_noise(self.walked[-1:], self.walked[:1], self.sigmas[-1])
+        return recovered_noise(self.reconstruction[-1:], self.reconstruction[:1], self.sigmas[-1])
 
     @property
     def psnr(self) -> float:
         """Of the reconstruction, in dB of the latent's own range."""
-        z, error = self.trajectory[0], (self.walked[0] - self.trajectory[0]).square().mean()
+        z, error = self.trajectory[0], (self.reconstruction[0] - self.trajectory[0]).square().mean()
         return float(10 * ((z.max() - z.min()) ** 2 / error.clamp_min(1e-20)).log10())
 
 
 class InversionSampler(comfy.samplers.Sampler):
-    """Walks up and back under a BranchGuider with the branches positive, psi (whose embeddings are optimised) and perhaps negative;
-    `trajectory`, `walk` (a Walk) and `guidance` hold the result. checkpointing: auto, on or off."""
+    """Inverts and optimises under a BranchGuider with the branches positive, psi (whose embeddings are optimised) and perhaps negative;
+    `trajectory`, `optimised` (of optimise_embeddings) and `guidance` hold the result. checkpointing: auto, on or off."""
 
     def __init__(self, mode: str, timesteps, begin: str, guidance: float, refine: int, options: Optimisation, checkpointing: str):
         self.mode, self.timesteps, self.begin, self.scale, self.refine, self.options, self.checkpointing = mode, timesteps, begin, guidance, refine, options, checkpointing
-        self.calls, self.walk, self.trajectory, self.guidance = 0, None, None, None
+        self.calls, self.optimised, self.trajectory, self.guidance = 0, None, None, None
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
         check_active(model_wrap.conds, sigmas, self.timesteps, self.mode)
@@ -85,7 +85,7 @@ class InversionSampler(comfy.samplers.Sampler):
             if gradients:
                 self._ordinary(model_wrap)
             self._run(model_wrap, sigmas.clone(), extra_args, callback, latent_image.clone())
-        return self.walk.Z[:1]
+        return self.optimised.Z[:1]
 
     @staticmethod
     def _ordinary(guider) -> None:
@@ -129,22 +129,22 @@ class InversionSampler(comfy.samplers.Sampler):
             eps_u = predict(x, i, "psi", psi)
             return eps_u + self.scale * (kept["eps"] - eps_u)
 
-        walk = self.walk = walk_back(branch, Z, sigmas, guider.embeddings(self.begin), self.options,
+        found = self.optimised = optimise_embeddings(branch, Z, sigmas, guider.embeddings(self.begin), self.options,
                                      lambda i, j, x, y: show(T + (T - i) * max(1, self.options.inner) + max(1, min(j, self.options.inner)), x, y, i), conditional)
         if "negative" in guider.conds:
             spent = self.calls
             with torch.no_grad():
-                self.guidance = guidance_left([(predict(Z[i:i + 1], i, "positive"), predict(Z[i:i + 1], i, "psi", walk.psi[i]), predict(Z[i:i + 1], i, "negative"))
-                                               for i in levels(T)])
+                self.guidance = guidance_left([(predict(Z[i:i + 1], i, "positive"), predict(Z[i:i + 1], i, "psi", found.psi[i]), predict(Z[i:i + 1], i, "negative"))
+                                               for i in few_timesteps(T)])
             self.calls = spent  # a measurement, no part of the inversion
 
 
 def check_active(conds: dict, sigmas: torch.Tensor, timesteps, mode: str) -> None:
-    """Raises ValueError for the first level at which an input that is used has no entry; conds: the guider's, with its timestep ranges as noise levels."""
+    """Raises ValueError for the first timestep at which an input that is used has no entry; conds: the guider's, with its timestep ranges as noise levels."""
     for name in ("positive", *(["negative"] if mode == "null-text" else [])):
         for i, sigma in enumerate(sigmas.tolist()):
             if i and not any(c.get("timestep_end", 0.0) <= sigma <= c.get("timestep_start", float("inf")) for c in conds[name]):
-                raise ValueError(f"{WHO}: {name!r} holds nothing for level {i} of {len(timesteps)} (timestep {timesteps[i - 1]}): its entries are limited to other timesteps. "
+                raise ValueError(f"{WHO}: {name!r} holds nothing for timestep {timesteps[i - 1]} ({i} of {len(timesteps)}): its entries are limited to other timesteps. "
                                  f"Connect it without ConditioningSetTimestepRange, or lower start_timestep to where it is active.")
 
 
@@ -162,7 +162,7 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
     The noise levels are those of a DDIM schedule of `steps` from timestep `start` down, then 0. negative (None: none) takes part in
     mode null-text only; elsewhere the guidance that is left is measured against it. guidance and begin are only used with mode
     null-text. begin: whose embedding its optimisation sets out from. From the negative prompt's (Mokady et al.) it has far to go; with
-    the positive prompt's in the negative branch guidance drops out and the walk back retraces the refined trajectory (Negative-prompt
+    the positive prompt's in the negative branch guidance drops out and sampling retraces the refined trajectory (Negative-prompt
     Inversion, Miyake et al.), so that little or nothing is left to optimise, and nothing for guidance to act on. That needs as many
     positive entries as negative ones, or it begins at the negative. MODEL keeps its values, also when this is interrupted. Raises
     ValueError for what `check_active`, `check_whole` and `ordinary_weights` refuse.
@@ -182,7 +182,7 @@ def invert_picture(model, z0: torch.Tensor, positive, negative, *, mode: str, st
     guider = BranchGuider(m, positive=positive, psi=optimised, **({"negative": negative} if negative else {}))
     callback = latent_preview.prepare_callback(m, 1)
     z = guider.sample(torch.zeros_like(z0), z0, sampler, sigmas, callback=callback, seed=0)
-    walk = sampler.walk
-    psi = [p and [e.cpu() for e in p] for p in walk.psi]
-    return z.cpu(), Inversion(tuple(grid), sigmas, edges, sampler.trajectory.cpu(), walk.Z.cpu(), psi, begin, walk.losses, sampler.calls, walk.backward,
+    found = sampler.optimised
+    psi = [p and [e.cpu() for e in p] for p in found.psi]
+    return z.cpu(), Inversion(tuple(grid), sigmas, edges, sampler.trajectory.cpu(), found.Z.cpu(), psi, begin, found.losses, sampler.calls, found.backward,
                               sampler.guidance, m.get_model_object("latent_format"))

@@ -1,7 +1,8 @@
-"""Motion-aware diffusion inversion (PiLife Eq. 6) and null-text inversion, which it comes from: the walk up and the walk back.
+"""Null-text optimisation (Mokady et al.), of which motion-aware diffusion inversion (PiLife Eq. 6) is the conditional form: the DDIM
+inversion's latents, and the embeddings psi_t that make DDIM sampling retrace them.
 
-x [1,C,h,w] is variance-exploding, x = x0 + sigma eps. Levels count upwards: level 0 is the picture, sigmas [T+1] ascend.
-`predict(x, i)` is eps_theta at level i = 1..T; `branch(x, i, psi)` is the same with the embeddings psi (a list of
+x [1,C,h,w] is variance-exploding, x = x0 + sigma eps. Timesteps are numbered 1..T from the lowest; 0 is the picture, sigmas [T+1] ascend.
+`predict(x, i)` is eps_theta at timestep i = 1..T; `branch(x, i, psi)` is the same with the embeddings psi (a list of
 tensors, one per entry of the conditioning), with gradients where autograd is on.
 """
 import math
@@ -19,7 +20,7 @@ def ddim(x: torch.Tensor, eps: torch.Tensor, sigma, sigma_to) -> torch.Tensor:
     return x + (sigma_to - sigma) * eps
 
 
-def at_level(x: torch.Tensor, sigma, sigma_to) -> torch.Tensor:
+def scaled_for(x: torch.Tensor, sigma, sigma_to) -> torch.Tensor:
     """What the network has to be given at sigma_to so that it sees the variance-preserving latent that x is at sigma."""
     return x * ((1 + sigma_to**2) / (1 + sigma**2)) ** 0.5
 
@@ -35,13 +36,13 @@ def trajectory(predict: Callable, x0: torch.Tensor, sigmas: torch.Tensor, refine
     Z = [x0]
     for i in range(1, len(sigmas)):
         low, high = sigmas[i - 1], sigmas[i]
-        eps = predict(at_level(Z[-1], low, high), i)
+        eps = predict(scaled_for(Z[-1], low, high), i)
         x = ddim(Z[-1], eps, low, high)
         for _ in range(refine):
             eps = predict(x, i)
             x = ddim(Z[-1], eps, low, high)
         if not torch.isfinite(x).all():
-            raise ValueError(f"Motion-Aware Inversion stopped: the model gave NaN or infinite values at level {i} on the way up. {OVERFLOW}")
+            raise ValueError(f"Motion-Aware Inversion stopped: the model gave NaN or infinite values at timestep {i} of the inversion. {OVERFLOW}")
         Z.append(x)
         seen(i, x, eps)
     return torch.cat(Z)
@@ -49,10 +50,10 @@ def trajectory(predict: Callable, x0: torch.Tensor, sigmas: torch.Tensor, refine
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How each psi_t is found. inner: looks at a level at most, with Signum one less in the noisier half (but 1); lr: Adam's, of the
-    first level; stop: loss that is good enough there.
+    """How each psi_t is found. inner: inner steps at a timestep at most, with Signum one less in the noisier half (but 1); lr: Adam's, at the
+    first timestep; stop: loss at which it ends early there.
 
-    Along the walk lr falls to half and stop grows by `growth` a level; both are meant for 50 levels in the whole
+    From timestep to timestep lr falls to half in all and stop grows by `growth`; both are meant for 50 timesteps in the whole
     schedule and scale with `steps` (null-text inversion: lr (1 - n/100), stop + n growth).
     """
 
@@ -64,7 +65,7 @@ class Optimisation:
     optimiser: str = OPTIMISERS[0]
 
     def at(self, n: int) -> tuple[float, float]:
-        """(learning rate, good enough) of the n-th level from the top."""
+        """(learning rate, loss at which it ends early) of the n-th timestep from the top."""
         n = n * 50 / self.steps
         return self.lr * (1 - n / 100), self.stop + n * self.growth
 
@@ -73,9 +74,9 @@ PUBLISHED = Optimisation(inner=10, optimiser=OPTIMISERS[1])
 
 
 @dataclass(frozen=True)
-class Walk:
-    """The walk back. Z: Z*_T .. Z*_0 reversed to ascend like the trajectory, [T+1,C,h,w]; psi[i]: that of level i (psi[0] is None);
-    losses[i]: those of level i's inner steps in their order; backward: backward passes spent."""
+class Optimised:
+    """Z: Z*_T .. Z*_0 reversed to ascend like the inversion's latents, [T+1,C,h,w]; psi[i]: that of timestep i (psi[0] is None);
+    losses[i]: those of its inner steps in their order; backward: backward passes spent."""
 
     Z: torch.Tensor
     psi: list
@@ -84,8 +85,8 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class Level:
-    """What an optimiser made of one level: y, the latent below; psi, which led there; onward, where the next level starts; losses; backward passes."""
+class Timestep:
+    """What an optimiser made of one timestep: y, the latent below; psi, which led there; onward, where the next timestep starts; losses; backward passes."""
 
     y: torch.Tensor
     psi: list
@@ -94,7 +95,7 @@ class Level:
     backward: int
 
 
-def back_step(branch, x, i, psi, sigmas):
+def sampling_step(branch, x, i, psi, sigmas):
     return ddim(x, branch(x, i, psi), sigmas[i], sigmas[i - 1])
 
 
@@ -114,22 +115,22 @@ def gradient(y: torch.Tensor, target: torch.Tensor, sigma, psi: list) -> list:
     return [torch.zeros_like(p) if g is None else g * (2 * scale / r.numel()) for p, g in zip(psi, grads)]
 
 
-def check(loss: float, level: int, inner: int) -> None:
+def check(loss: float, i: int, inner: int) -> None:
     if not loss < float("inf"):
         raise ValueError(
-            f"Motion-Aware Inversion stopped: the loss became {loss} at level {level}, inner step {inner}. "
+            f"Motion-Aware Inversion stopped: the loss became {loss} at timestep {i}, inner step {inner}. "
             f"Lower the learning rate. {OVERFLOW}"
         )
 
 
 class Adam:
-    """The published arithmetic: a new Adam each level; the loss is looked at after the step it led to."""
+    """The published arithmetic: a new Adam at each timestep; a step is taken before its loss is compared."""
 
-    def level(self, branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> Level:
-        lr, enough = options.at(n)
+    def optimise(self, branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> Timestep:
+        lr, stop = options.at(n)
         optimiser, losses = torch.optim.Adam(psi, lr=lr), []
         for j in range(options.inner):
-            y = back_step(branch, x, i, psi, sigmas)
+            y = sampling_step(branch, x, i, psi, sigmas)
             loss = mean_square(y, target, sigmas[i - 1])
             check(loss, i, j + 1)
             losses.append(loss)
@@ -137,20 +138,20 @@ class Adam:
                 p.grad = g
             optimiser.step()
             seen(i, j + 1, x, y.detach())
-            if loss < enough:
+            if loss < stop:
                 break
         with torch.no_grad():
-            y = back_step(branch, x, i, psi, sigmas)
+            y = sampling_step(branch, x, i, psi, sigmas)
         psi = [p.detach() for p in psi]
-        return Level(y, psi, psi, losses, len(losses))
+        return Timestep(y, psi, psi, losses, len(losses))
 
 
 class Signum:
-    """Signed momentum (Signum; Bernstein et al. 2018, Alg. 2) whose momentum goes on from level to level, with steps of a length that fits by itself.
+    """Signed momentum (Signum; Bernstein et al. 2018, Alg. 2), kept from timestep to timestep, with a step length of its own.
 
     For the sign of g, Polyak's length is loss / |g|_1; single ones jump by an order of magnitude, so a running geometric
-    mean is taken, and SHARE of it, as the losses never reach 0. Neighbouring levels want much the same change, so the step
-    after a level's last look serves the next one, and each look costs one call and one backward pass, with none besides.
+    mean is taken, and SHARE of it, as the losses never reach 0. Neighbouring timesteps want much the same change, so the step
+    after the last loss of one serves the next, and an inner step costs one call and one backward pass.
     """
 
     BETA, SHARE, MEMORY = 0.4, 0.3, 0.9  # of the momentum; of Polyak's length; of the running mean
@@ -158,22 +159,22 @@ class Signum:
     def __init__(self):
         self.momentum, self.length = None, None
 
-    def level(self, branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> Level:
-        enough = options.at(n)[1] / 4  # Adam, which looks only afterwards, ends about that far below its own mark
+    def optimise(self, branch, x, i, psi, target, sigmas, options: Optimisation, n: int, seen) -> Timestep:
+        stop = options.at(n)[1] / 4  # Adam takes one more step before it stops, and ends about that far below its own mark
         losses, backward = [], 0
-        looks = max(1, options.inner - (n < (len(sigmas) - 1) // 2))  # what a noisy level misses, those below it make good
-        for j in range(looks):
-            y = back_step(branch, x, i, psi, sigmas)
+        inner = max(1, options.inner - (n < (len(sigmas) - 1) // 2))  # an error left at high noise is corrected at the timesteps below
+        for j in range(inner):
+            y = sampling_step(branch, x, i, psi, sigmas)
             loss = mean_square(y, target, sigmas[i - 1])
             check(loss, i, j + 1)
             losses.append(loss)
             seen(i, j + 1, x, y.detach())
             used = [p.detach().clone() for p in psi]
-            if loss < enough:
+            if loss < stop:
                 break
             self.step(psi, loss, gradient(y, target, sigmas[i - 1], psi))
             backward += 1
-        return Level(y.detach(), used, [p.detach() for p in psi], losses, backward)
+        return Timestep(y.detach(), used, [p.detach() for p in psi], losses, backward)
 
     def step(self, psi: list, loss: float, grads: list) -> None:
         total, square = (sum(float(f(g).sum()) for g in grads) for f in (torch.abs, torch.square))
@@ -182,34 +183,34 @@ class Signum:
         length = math.log(loss / total)
         self.length = length if self.length is None else self.MEMORY * self.length + (1 - self.MEMORY) * length
         m, b = self.momentum or [torch.zeros_like(g) for g in grads], self.BETA
-        # levels differ in the size of their gradients, not in what they say
+        # normalised, since gradients differ in size from timestep to timestep much more than in direction
         self.momentum = [b * a + (1 - b) / square**0.5 * g for a, g in zip(m, grads)]
         for p, a in zip(psi, self.momentum):
             p.data.sub_(a.sign(), alpha=self.SHARE * math.exp(self.length))
 
 
-def walk_back(branch: Callable, Z: torch.Tensor, sigmas: torch.Tensor, psi: list, options: Optimisation, seen: Callable = lambda i, j, x, y: None,
-              prepare: Callable = lambda x, i: None) -> Walk:
+def optimise_embeddings(branch: Callable, Z: torch.Tensor, sigmas: torch.Tensor, psi: list, options: Optimisation, seen: Callable = lambda i, j, x, y: None,
+              prepare: Callable = lambda x, i: None) -> Optimised:
     """Eq. 6 for t = T..1: psi_t, warm-started from psi_{t+1}, is optimised so that one DDIM step from Z*_t lands on Z_{t-1}.
 
-    psi: the starting embeddings. options.inner 0: none is optimised. prepare(x, i) is called once before level i (a place
+    psi: the starting embeddings. options.inner 0: none is optimised. prepare(x, i) is called once before timestep i (a place
     for what does not depend on psi); seen(i, j, x, y) after each inner step. Raises ValueError when a loss is not finite.
     """
     T = len(sigmas) - 1
     optimiser = dict(zip(OPTIMISERS, (Signum, Adam)))[options.optimiser]()
-    x, walked, kept, losses = Z[-1:], [Z[-1:]], [None] * (T + 1), [[] for _ in range(T + 1)]
+    x, found_Z, kept, losses = Z[-1:], [Z[-1:]], [None] * (T + 1), [[] for _ in range(T + 1)]
     backward = 0
     for n, i in enumerate(range(T, 0, -1)):
         with torch.no_grad():
             prepare(x, i)
         if options.inner:
             psi = [p.detach().clone().requires_grad_() for p in psi]
-            found = optimiser.level(branch, x, i, psi, Z[i - 1:i], sigmas, options, n, seen)
+            found = optimiser.optimise(branch, x, i, psi, Z[i - 1:i], sigmas, options, n, seen)
         else:
             with torch.no_grad():
-                found = Level(back_step(branch, x, i, psi, sigmas), psi, psi, [], 0)
+                found = Timestep(sampling_step(branch, x, i, psi, sigmas), psi, psi, [], 0)
             seen(i, 0, x, found.y)
         kept[i], psi, x, losses[i] = found.psi, found.onward, found.y, found.losses
         backward += found.backward
-        walked.append(x)
-    return Walk(torch.cat(walked[::-1]), kept, losses, backward)
+        found_Z.append(x)
+    return Optimised(torch.cat(found_Z[::-1]), kept, losses, backward)

@@ -74,5 +74,5 @@ def clipped_noise(noise, inversion, margin: float, restore: bool, seed: int, see
 
 def noised_clip(inversion, noise, clip: dict) -> dict:
     """The LATENT `clip` with z*_t [F,C,h,w] of Eq. 7 for samples, in the host's latent space: the reconstruction plus sigma_t times the noise of each frame."""
-    x = inversion.walked[:1] + inversion.sigmas[-1] * noise.generate_noise(clip)
+    x = inversion.reconstruction[:1] + inversion.sigmas[-1] * noise.generate_noise(clip)
     return {**clip, "samples": inversion.space.process_out(x)}

@@ -1,4 +1,4 @@
-"""Inversion through the real guider on tiny random UNets: against the same walk with the model called by hand, and what it leaves behind."""
+"""Inversion through the real guider on tiny random UNets: against the same arithmetic with the model called by hand, and what it leaves behind."""
 from dataclasses import replace
 
 import comfy.lora
@@ -10,9 +10,9 @@ import pytest
 import torch
 from firstframe.samplers import null_text
 from firstframe.samplers.beta_schedule import with_betas
-from firstframe.samplers.guidance_left import levels
+from firstframe.samplers.guidance_left import few_timesteps
 from firstframe.samplers.inversion import invert_picture
-from firstframe.samplers.null_text import OPTIMISERS, Optimisation, trajectory, walk_back
+from firstframe.samplers.null_text import OPTIMISERS, Optimisation, optimise_embeddings, trajectory
 from firstframe.samplers.psi_conditioning import as_conditioning
 from firstframe.tests import tiny_models as tiny
 
@@ -56,11 +56,11 @@ def test_equals_the_walk_with_the_model_called_by_hand(m, mode, begin, optimiser
         return eps(x, i, psi[0]) if mode != "null-text" else eps(x, i, psi[0]) + 3.0 * (eps(x, i, c).detach() - eps(x, i, psi[0]))
     with torch.enable_grad():
         Z = trajectory(lambda x, i: eps(x, i, c), space.process_in(tiny.latents(1)), sigmas)
-        walk = walk_back(branch, Z, sigmas, [u if begin == "negative" else c], options)
-    assert ours.began == begin and tiny.difference(ours.trajectory, Z) < 1e-4 and tiny.difference(ours.walked, walk.Z) < 1e-4
-    assert tiny.difference(space.process_in(z), walk.Z[:1]) < 1e-4
-    assert [len(n) for n in ours.losses] == [len(n) for n in walk.losses]
-    assert torch.allclose(ours.walked[:1] + sigmas[-1] * ours.eps_rec, ours.trajectory[-1:], atol=1e-5)
+        found = optimise_embeddings(branch, Z, sigmas, [u if begin == "negative" else c], options)
+    assert ours.began == begin and tiny.difference(ours.trajectory, Z) < 1e-4 and tiny.difference(ours.reconstruction, found.Z) < 1e-4
+    assert tiny.difference(space.process_in(z), found.Z[:1]) < 1e-4
+    assert [len(n) for n in ours.losses] == [len(n) for n in found.losses]
+    assert torch.allclose(ours.reconstruction[:1] + sigmas[-1] * ours.eps_rec, ours.trajectory[-1:], atol=1e-5)
 
 
 def test_the_model_samples_the_same_bits_afterwards_and_the_inversion_too():
@@ -70,7 +70,7 @@ def test_the_model_samples_the_same_bits_afterwards_and_the_inversion_too():
         _, first = invert(m)
         _, again = invert(m)
         assert torch.equal(tiny.sample(m, z), before) and str(m.model_options) == patches
-    assert torch.equal(first.walked, again.walked) and all(torch.equal(a[0], b[0]) for a, b in zip(first.psi[1:], again.psi[1:]))
+    assert torch.equal(first.reconstruction, again.reconstruction) and all(torch.equal(a[0], b[0]) for a, b in zip(first.psi[1:], again.psi[1:]))
     assert not any("forward" in vars(b) for b in m.model.diffusion_model.modules())
 
 
@@ -78,7 +78,7 @@ def test_the_model_samples_the_same_bits_afterwards_and_the_inversion_too():
 def test_checkpointing_changes_nothing(shape):
     m = calm(tiny.model(shape))
     (_, off), (_, on) = invert(m, checkpointing="off"), invert(m, checkpointing="on")
-    assert tiny.difference(on.walked, off.walked) < 1e-5 and off.backward > 4
+    assert tiny.difference(on.reconstruction, off.reconstruction) < 1e-5 and off.backward > 4
     assert not any("forward" in vars(b) for b in m.model.diffusion_model.modules())
 
 
@@ -87,11 +87,11 @@ def test_weight_patches_take_part(m):
     patched = m.clone()
     patched.add_patches({key: ("diff", (torch.randn_like(m.model.get_parameter(key)),))}, 1.0)
     plain, changed, after = invert(m)[1], invert(patched)[1], invert(m)[1]
-    assert not torch.equal(plain.walked, changed.walked) and torch.equal(plain.walked, after.walked)
+    assert not torch.equal(plain.reconstruction, changed.reconstruction) and torch.equal(plain.reconstruction, after.reconstruction)
 
 
 def test_the_conditioning_leads_a_stock_sampler_back(m):
-    """Euler over the inversion's own levels with one psi_t a step lands on the reconstruction."""
+    """Euler over the inversion's own noise levels with one psi_t a step lands on the reconstruction."""
     positive = tiny.conditioning(1)
     z, inversion = invert(m, positive=positive)
     conditioning = as_conditioning(inversion, positive, percent_of(m))
@@ -121,11 +121,11 @@ def test_the_positive_prompt_in_the_negative_branch_retraces_a_refined_trajector
 def test_prompts_of_different_numbers_of_areas_begin_at_the_negative(m):
     two = tiny.conditioning(1) + tiny.conditioning(3)
     both = [invert(m, "null-text", positive=two, begin=begin)[1] for begin in ("positive", "negative")]
-    assert [i.began for i in both] == ["negative", "negative"] and torch.equal(both[0].walked, both[1].walked)
+    assert [i.began for i in both] == ["negative", "negative"] and torch.equal(both[0].reconstruction, both[1].reconstruction)
 
 
 def seen_psi(m, inversion, conditioning) -> list:
-    """The level whose psi each call of a stock sampler gets, over the inversion's own noise levels."""
+    """The timestep whose psi each call of a stock sampler gets, over the inversion's own noise levels."""
     seen = []
 
     def watch(executor, x, timesteps, context, *args, **kwargs):
@@ -138,8 +138,8 @@ def seen_psi(m, inversion, conditioning) -> list:
     return seen
 
 
-def test_every_level_gets_its_own_psi_whatever_schedule_the_sampling_model_has(m):
-    """Also behind a motion module, which brings other betas: by shares of the schedule it was up to five levels off."""
+def test_every_timestep_gets_its_own_psi_whatever_schedule_the_sampling_model_has(m):
+    """Also behind a motion module, which brings other betas: by shares of the schedule it was up to five timesteps off."""
     positive = tiny.conditioning(1)
     _, inversion = invert(m, "none", Optimisation(inner=0, steps=50), steps=50, positive=positive)
     T = len(inversion.timesteps)
@@ -161,12 +161,12 @@ def test_an_entrys_own_limits_hold(m, limits):
 
 
 @pytest.mark.parametrize("mode, which", [("conditional", "positive"), ("null-text", "negative"), ("null-text", "positive"), ("none", "positive")])
-def test_an_input_that_is_silent_at_some_level_is_named_before_anything_runs(m, monkeypatch, mode, which):
+def test_an_input_that_is_silent_at_some_timestep_is_named_before_anything_runs(m, monkeypatch, mode, which):
     conds = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2)}
     conds[which][0][1].update(start_percent=0.5, end_percent=1.0)
     calls, call = [], m.model.apply_model
     monkeypatch.setattr(m.model, "apply_model", lambda *args, **kwargs: calls.append(1) or call(*args, **kwargs))
-    with pytest.raises(ValueError, match=f"'{which}' holds nothing for level 5 of 7 .timestep 501.*ConditioningSetTimestepRange"):
+    with pytest.raises(ValueError, match=f"'{which}' holds nothing for timestep 501 .5 of 7.*ConditioningSetTimestepRange"):
         invert_picture(m, tiny.latents(1), *conds.values(), mode=mode, options=Optimisation(inner=0 if mode == "none" else 2, steps=8), **FEW)
     assert not calls
 
@@ -176,7 +176,7 @@ def test_guidance_left_is_what_it_says(m):
     c, u = tiny.conditioning(1)[0][0], tiny.conditioning(2)[0][0]
     _, found = invert(m, options=Optimisation(inner=3, steps=8))
     shares = []
-    for i in levels(7):
+    for i in few_timesteps(7):
         x, sigma = found.trajectory[i:i + 1], found.sigmas[i].expand(1)
         with torch.no_grad():
             prompt, psi, empty = (m.model.apply_model(x, sigma, c_crossattn=e) for e in (c, found.psi[i][0], u))
@@ -221,7 +221,7 @@ def test_weights_in_main_memory_are_refused_before_anything_runs(m, monkeypatch)
     with pytest.raises(ValueError, match="needs the whole model in the card's memory.*without --novram"):
         invert(m)
     assert not calls
-    assert tiny.difference(invert(m, "none", Optimisation(inner=0, steps=8))[1].walked, expected.walked) < 1e-5
+    assert tiny.difference(invert(m, "none", Optimisation(inner=0, steps=8))[1].reconstruction, expected.reconstruction) < 1e-5
     comfy.model_management.unload_all_models()
 
 
@@ -253,13 +253,13 @@ def test_an_interrupt_or_too_little_memory_leaves_the_model_as_it_was(m, monkeyp
     assert not any("forward" in vars(b) for b in m.model.diffusion_model.modules())
 
 
-@pytest.mark.parametrize("mode, level", [("conditional", 1), ("none", 1), ("null-text", 7)])
-def test_nan_stops_with_its_place_and_leaves_nothing_patched(m, mode, level):
+@pytest.mark.parametrize("mode, timestep", [("conditional", 1), ("none", 1), ("null-text", 7)])
+def test_nan_stops_with_its_place_and_leaves_nothing_patched(m, mode, timestep):
     z, bad = tiny.latents(1), tiny.conditioning(3)
     before, patches = tiny.sample(m, z), str(m.model_options)
     bad[0][0][0, 2, 5] = float("nan")
     positive, negative = (tiny.conditioning(1), bad) if mode == "null-text" else (bad, tiny.conditioning(2))
-    with pytest.raises(ValueError, match=f"Motion-Aware Inversion stopped: .* level {level}"):
+    with pytest.raises(ValueError, match=f"Motion-Aware Inversion stopped: .* timestep {timestep}"):
         invert_picture(m, z, positive, negative, mode=mode, options=Optimisation(inner=0 if mode == "none" else 3, steps=8), checkpointing="on", **FEW)
     assert torch.equal(tiny.sample(m, z), before) and str(m.model_options) == patches
     assert not any("forward" in vars(b) for b in m.model.diffusion_model.modules())
@@ -277,7 +277,7 @@ def test_a_control_net_in_the_conditioning_takes_part_and_stays_as_it_was(checkp
         _, first = invert(m, positive=positive, checkpointing=checkpointing)
         _, again = invert(m, positive=positive, checkpointing=checkpointing)
         assert torch.equal(tiny.sample(m, z, positive=positive), before)
-    assert not torch.allclose(plain.walked, first.walked, atol=1e-2) and torch.equal(first.walked, again.walked) and first.backward > 4
+    assert not torch.allclose(plain.reconstruction, first.reconstruction, atol=1e-2) and torch.equal(first.reconstruction, again.reconstruction) and first.backward > 4
     assert all(torch.equal(v, weights[k]) for k, v in net.control_model.state_dict().items())
     assert all(c[1]["control"] is net for c in as_conditioning(first, positive, percent_of(m)))
 

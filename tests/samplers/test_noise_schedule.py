@@ -31,7 +31,7 @@ RUNS = {
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("who", RUNS)
 def test_other_schedules_are_refused_with_the_node_to_move(who, kind):
-    with pytest.raises(ValueError, match=f"{who} walks the noise schedule.*Move the Model Sampling node"):
+    with pytest.raises(ValueError, match=f"{who} needs the noise schedule.*Move the Model Sampling node"):
         RUNS[who](OTHERS[kind](tiny.model()))
 
 

@@ -39,7 +39,7 @@ def test_any_noise_can_be_the_base_and_be_clipped(inversion):
 def test_the_noised_clip_starts_at_the_inverted_latent(inversion):
     given = {**clip_of(4), "noise_mask": torch.ones(4, 1, 6, 5)}
     clip = noised_clip(inversion, attention_noise(inversion, None, 1.0, 3), given)
-    assert clip["samples"].shape == (4, 4, 6, 5) and torch.equal(clip["samples"][:1], (inversion.walked[:1] + 4 * inversion.eps_rec) / 2)
+    assert clip["samples"].shape == (4, 4, 6, 5) and torch.equal(clip["samples"][:1], (inversion.reconstruction[:1] + 4 * inversion.eps_rec) / 2)
     assert clip["noise_mask"] is given["noise_mask"] and not given["samples"].any()
 
 
