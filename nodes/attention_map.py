@@ -13,9 +13,9 @@ from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture
 from ..samplers.noise_schedule import check_schedule
 from ..samplers.noised_calls import call_at
-from .common import STAGE_CHOICES
 from .inputs import Node
 from .motion_tokens import MotionTokensType
+from .stages import STAGE_CHOICES
 
 WHO = "Motion Attention Map"
 RESOLUTIONS = {  # choices: halvings of the latent's width and height

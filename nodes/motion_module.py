@@ -1,8 +1,6 @@
 """Nodes of AnimateDiff-type motion modules. They wire; layers and files are in networks/, their place in the UNet in attention_patches/."""
-import pickle
 from functools import partial
 
-import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
@@ -12,8 +10,7 @@ from ..networks.motion_lora import apply_lora
 from ..samplers.beta_schedule import with_betas
 from ..samplers.motion_noise import mask_to_attention
 from ..samplers.start_noise import check_mask
-from .choices import known
-from .common import register_folder
+from .folders import read, register_folder
 from .inputs import Node
 
 MotionModuleWire = io.Custom("FF_MOTION_MODULE")
@@ -25,28 +22,6 @@ NORMS = {AUTO: None, "per frame": False, "over all frames": True}
 
 for _folder in (MODULES, LORAS):
     register_folder(_folder)
-
-
-def reason(error: Exception) -> str:
-    """Why a file cannot be read, without the library's own advice (torch's is to read it unsafely)."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it is damaged, or holds other things than tensors."
-    if isinstance(error, OSError):
-        return f"{(error.strerror or 'no such file').lower()}."
-    return "it is damaged, incomplete, or no file of weights."
-
-
-def read(folder: str, name: str, who: str) -> dict:
-    """The file's tensors, through the host's safe loader. Raises ValueError for a file that it cannot or may not read."""
-    known(name, folder_paths.get_filename_list(folder), who, f"file in models/{folder}")
-    try:
-        sd = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise(folder, name), safe_load=True)
-    except Exception as error:
-        raise ValueError(f"{who} cannot read {name!r} in models/{folder}: {reason(error)} "
-                         f"Nothing in the file was run. Fetch it again, as .safetensors if there is one.") from error
-    if not isinstance(sd, dict):
-        raise ValueError(f"{who} expected named tensors in {name!r} in models/{folder}, found a {type(sd).__name__}. Choose another file.")
-    return sd
 
 
 class MotionModuleLoader(Node):

@@ -1,4 +1,4 @@
-"""The node that chooses the motion words of a prompt. It wires; the choice is in prompts/motion_words.py and motion_tokens.py."""
+"""The node that chooses the motion words of a prompt. It wires; the choice is in prompts/."""
 import logging
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ..prompts.motion_words import TaggerMissing, find_motion
 from ..prompts.text import find_typed, mark
 from ..prompts.tokens import check_encoder, motion_tokens
 from .choices import known
-from .common import register_folder
+from .folders import register_folder
 from .inputs import Node
 
 WHO = "Motion Tokens"

@@ -10,8 +10,8 @@ from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture
 from ..samplers.i2v_zero import prepare
 from ..samplers.noise_schedule import check_schedule
-from .common import STAGE_CHOICES
 from .inputs import Node
+from .stages import STAGE_CHOICES
 
 P_TOOLTIP = (
     "Probability p of the geometric distribution (0 to 1) that picks the third frame, t-k. Larger p means nearer frames (1: always the "

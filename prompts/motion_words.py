@@ -51,8 +51,8 @@ class Word:
 def clauses(text: str) -> list[list[tuple[str, Span]]]:
     """The prompt's words between commas, stops and lines, each with its span."""
     clean = plain(text)
-    return [words for c in re.finditer(r"[^,.;:!?|\n\r\"“”()]+", clean)
-            if (words := [(w[0].lower().replace("’", "'")[:LONGEST], (c.start() + w.start(), c.start() + w.end())) for w in WORD.finditer(c[0])])]
+    return [words for c in re.finditer(r"[^,.;:!?|\n\r\"\u201c\u201d()]+", clean)
+            if (words := [(w[0].lower().replace("\u2019", "'")[:LONGEST], (c.start() + w.start(), c.start() + w.end())) for w in WORD.finditer(c[0])])]
 
 
 def tagged(words: list[tuple[str, Span]]) -> list[Word]:

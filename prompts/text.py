@@ -8,7 +8,7 @@ Span = tuple[int, int]
 
 # Syntax of the host (comfy/sd1_clip.py: token_weights, escape_important, embeddings) and `<lora:...>` of other programs, which many prompts carry along.
 SYNTAX = re.compile(r"(?:(?<=[\s()])|^)embedding:[^\s<\[),]+|<[^<>]*>|:\s*[-+]?[\d.]+\s*(?=\))|\\(?=[()])|[()\[\]{}]")
-WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*|(?<=\w)['’][^\W_]+")  # "that's" is two words, as for a tagger
+WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*|(?<=\w)['\u2019][^\W_]+")  # "that's" is two words, as for a tagger
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .text import Span
 
-SIGNS = "⁂※⁑§¶"  # neither letter nor digit nor space: a token of its own wherever it stands between spaces
+SIGNS = "\u2042\u203b\u2051\u00a7\u00b6"  # asterism and its like: neither letter nor digit nor space: a token of its own wherever it stands between spaces
 CLIP_KEYS = {"l", "g", "h"}  # tokens of SD1.5, SDXL and SD2 in the host
 
 

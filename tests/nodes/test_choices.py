@@ -6,7 +6,8 @@ import folder_paths
 import pytest
 import torch
 from firstframe.nodes.choices import known
-from firstframe.nodes.motion_module import LORAS, MODULES, MotionModuleLoader, read
+from firstframe.nodes.folders import read
+from firstframe.nodes.motion_module import LORAS, MODULES, MotionModuleLoader
 from firstframe.nodes.motion_tokens import choose
 from firstframe.tests import motion_files as files
 from firstframe.tests import tiny_models as tiny

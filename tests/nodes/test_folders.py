@@ -2,7 +2,7 @@
 import os
 
 import folder_paths
-from firstframe.nodes.common import register_folder
+from firstframe.nodes.folders import register_folder
 
 
 def test_paths_of_others_stay_and_only_model_files_are_listed(tmp_path):
