@@ -35,7 +35,7 @@ class MotionAttentionMap(Node):
             node_id="FF_MotionAttentionMap",
             display_name="Motion Attention Map (PiLife)",
             category="FirstFrame/PiLife",
-            search_aliases=["PiLife", "motion mask", "cross-attention", "attention map", "image to video"],
+            search_aliases=["FirstFrame", "PiLife", "motion mask", "cross-attention", "attention map", "image to video"],
             description="Where in the picture the model looks for the prompt's motion words (PiLife, Eq. 11), as a mask: view it, paint over it "
                         "or replace it. Runs the model a few times on the noised picture; nothing is sampled.",
             inputs=[

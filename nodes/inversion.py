@@ -49,7 +49,7 @@ class MotionAwareInversion(Node):
             node_id="MotionAwareInversion",
             display_name="Motion-Aware Inversion (PiLife)",
             category="FirstFrame/PiLife",
-            search_aliases=["PiLife", "DDIM inversion", "null-text inversion", "null text", "image to video", "i2v", "unsampler"],
+            search_aliases=["FirstFrame", "PiLife", "DDIM inversion", "null-text inversion", "null text", "image to video", "i2v", "unsampler"],
             description="Turns a picture back into the noise it would be sampled from, and finds for every timestep the prompt embedding "
                         "that brings exactly this picture back (PiLife, Eq. 6; null-text inversion). For SD1.5- and SDXL-type models.",
             inputs=[

@@ -31,7 +31,7 @@ class MotionModuleLoader(Node):
             node_id="FF_MotionModuleLoader",
             display_name="Load Motion Module",
             category="FirstFrame/motion module",
-            search_aliases=["AnimateDiff", "motion model", "MotionAdapter", "temporal", "video", "text to video", "v3_sd15_mm", "mm_sd_v15"],
+            search_aliases=["FirstFrame", "AnimateDiff", "motion model", "MotionAdapter", "temporal", "video", "text to video", "v3_sd15_mm", "mm_sd_v15"],
             description="Reads an AnimateDiff motion module (v1, v2, v3 for SD1.5, or the SDXL one) or diffusers' MotionAdapter. The kind is told by what is in the file.",
             inputs=[io.Combo.Input("motion_module", options=folder_paths.get_filename_list(MODULES),
                                    tooltip="A file of models/animatediff_models, such as v3_sd15_mm.ckpt; its kind must be that of the checkpoint (SD1.5 or SDXL).")],
@@ -50,7 +50,7 @@ class MotionLoraLoader(Node):
             node_id="FF_MotionLoraLoader",
             display_name="Load Motion LoRA",
             category="FirstFrame/motion module",
-            search_aliases=["AnimateDiff", "motion lora", "camera movement", "pan", "zoom", "video", "temporal"],
+            search_aliases=["FirstFrame", "AnimateDiff", "motion lora", "camera movement", "pan", "zoom", "video", "temporal"],
             description="Adds a motion LoRA (camera zoom, pan, tilt, roll) to a motion module. Several may follow one another.",
             inputs=[
                 MotionModuleWire.Input("motion_module", tooltip="From Load Motion Module. Left unchanged; the LoRA is on the output. The published LoRAs were trained on v2."),
@@ -73,7 +73,7 @@ class MotionModuleApply(Node):
             node_id="FF_MotionModuleApply",
             display_name="Apply Motion Module",
             category="FirstFrame/motion module",
-            search_aliases=["AnimateDiff", "motion model", "temporal layers", "video", "text to video", "image to video", "i2v"],
+            search_aliases=["FirstFrame", "AnimateDiff", "motion model", "temporal layers", "video", "text to video", "image to video", "i2v"],
             description="Lets the frames of a batch move as one video: temporal layers run inside the UNet (AnimateDiff). Give the sampler a latent with one entry per frame.",
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5 or SDXL model, with any LoRA or ControlNet. Left unchanged; the motion is on the output."),

@@ -27,7 +27,7 @@ class MotionNoiseInit(Node):
             node_id="MotionNoiseInit",
             display_name="Motion Noise (PiLife)",
             category="FirstFrame/PiLife",
-            search_aliases=["PiLife", "motion noise init", "start noise", "video", "image to video"],
+            search_aliases=["FirstFrame", "PiLife", "motion noise init", "start noise", "video", "image to video"],
             description="Start noise of a clip: the first frame gets the picture's own noise, the others fresh noise where the motion attention "
                         "is high and the picture's where it is low (PiLife, Eq. 7-10, 12).",
             inputs=[
@@ -62,7 +62,7 @@ class NoiseClipper(Node):
             node_id="NoiseClipper",
             display_name="Noise Clipper (PiLife)",
             category="FirstFrame/PiLife",
-            search_aliases=["PiLife", "clip noise", "start noise", "video"],
+            search_aliases=["FirstFrame", "PiLife", "clip noise", "start noise", "video"],
             description="Pulls each frame's noise towards the picture's own until their distance is no more than the noise's length "
                         "(PiLife, Algorithm 1). Frames within that bound are left alone.",
             inputs=[

@@ -49,7 +49,7 @@ class MotionTokensNode(Node):
             node_id="FF_MotionTokens",
             display_name="Motion Tokens (PiLife)",
             category="FirstFrame/PiLife",
-            search_aliases=["PiLife", "motion words", "motion text", "motion prompt", "CLIP Text Encode"],
+            search_aliases=["FirstFrame", "PiLife", "motion words", "motion text", "motion prompt", "CLIP Text Encode"],
             description="Encodes a prompt and says which of its words name a movement (PiLife, Eq. 11: the motion text): those that you type, "
                         "else the verbs of movement that it finds by itself in an English prompt.",
             is_output_node=True,  # so that the words can be looked at without running the rest

@@ -35,7 +35,7 @@ class PCFAPatch(Node):
             node_id="PCFAPatch",
             display_name="Probabilistic Cross-Frame Attention (PiLife)",
             category="FirstFrame/PiLife",
-            search_aliases=["PCFA", "PiLife", "cross-frame attention", "image to video", "i2v", "video", "temporal consistency"],
+            search_aliases=["FirstFrame", "PCFA", "PiLife", "cross-frame attention", "image to video", "i2v", "video", "temporal consistency"],
             description="Self-attention of frame t looks at the first frame, the previous one and a randomly drawn earlier one "
                         "(PiLife, Eq. 13-15). Keeps subject and background of the first frame; training-free, for SD1.5 and SDXL.",
             inputs=[
@@ -68,7 +68,7 @@ class I2VZero(Node):
             node_id="FF_I2VZero",
             display_name="I2V-Zero (Text2Video-Zero from a picture)",
             category="FirstFrame/PiLife",
-            search_aliases=["Text2Video-Zero", "I2V-Zero", "PiLife", "image to video", "i2v", "cross-frame", "first frame", "inversion"],
+            search_aliases=["FirstFrame", "Text2Video-Zero", "I2V-Zero", "PiLife", "image to video", "i2v", "cross-frame", "first frame", "inversion"],
             description="The baseline of the PiLife paper: inverts the picture, shifts its latent from frame to frame, re-noises it and "
                         "samples all frames with cross-frame attention. Give the three outputs to SamplerCustom with add_noise off.",
             inputs=[
