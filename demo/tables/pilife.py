@@ -1,7 +1,7 @@
 """PiLife against its baseline and without its parts (the paper's Fig. 5).   ./scripts/demo --table pilife [seeds] [sheet.jpg]
 
 Per seed: a drawn picture of one shape (shape, colour and background held back in training) and its caption with a motion
-word become 6 frames with the nodes of demo/workflows/PiLife.json, with everything and with one part left out at a time; seeds,
+word become 6 frames with the nodes of the demo's template of PiLife, with everything and with one part left out at a time; seeds,
 prompt, cfg and negative are the same. The inversion brings a negative of its own (psi): it is held where the inversion is left out,
 and exchanged for the empty prompt, with the inversion and without, in rows of their own. I2V-Zero has the empty prompt, as it is
 published. The inverted picture is the first frame as the paper has it: sampled, not kept by a mask.
