@@ -1,9 +1,12 @@
 """The generator on nodes small enough to read, and the shape of the files that it wrote."""
+import numpy as np
 import pytest
 from firstframe.demo import workflow
-from firstframe.demo.templates import files, graphs, layout, schema, ui
+from firstframe.demo.judge import judge
+from firstframe.demo.templates import files, graphs, layout, schema, thumbnails, ui
 from firstframe.demo.templates.graph import Graph, Group, Node
 from firstframe.tests import workflows
+from PIL import Image
 
 TITLE = 30
 
@@ -160,3 +163,17 @@ def test_what_is_not_everybodys_is_shipped_bypassed():
     assert {kind for kind, mode in modes.items() if mode == workflow.BYPASSED} == off
     for other in workflows.ALL:
         assert other == path or not [n for n in workflow.load(other)["nodes"] if n["mode"]]
+
+
+def test_the_readmes_clip_moves_as_its_prompt_says_and_stays_the_picture():
+    """The first template's twin: a red circle moving right on a blue background."""
+    size, seen = 128 * thumbnails.LARGER, []
+    with Image.open(thumbnails.CLIP) as clip:
+        for i in range(clip.n_frames):
+            clip.seek(i)
+            halves = [clip.convert("RGB").crop((x, 0, x + size, size)).resize((128, 128)) for x in (0, size + 2 * thumbnails.GAP)]
+            seen.append([judge(np.asarray(half, np.float32) / 255) for half in halves])
+    (picture, first), (_, last) = seen[0], seen[-1]
+    assert len(seen) == 16 and {(v.ground, len(v.shapes), v.shapes[0].name, v.shapes[0].colour) for pair in seen for v in pair} == {("blue", 1, "circle", "red")}
+    assert abs(first.shapes[0].centre[0] - picture.shapes[0].centre[0]) < 2 and last.shapes[0].centre[0] - first.shapes[0].centre[0] > 20
+    assert thumbnails.CLIP.stat().st_size < 300_000
