@@ -1,16 +1,16 @@
 """ComfyUI-FirstFrame: one picture becomes the first frame of a video, on the user's own UNet model."""
 from comfy_api.latest import ComfyExtension
 
+from .nodes.attention_map import MotionAttentionMap
 from .nodes.frames import PictureToFrames
 from .nodes.inversion import MotionAwareInversion
-from .nodes.motion_attention import MotionAttentionMap
 from .nodes.motion_module import MotionLoraLoader, MotionModuleApply, MotionModuleLoader
 from .nodes.motion_noise import MotionNoiseInit, NoiseClipper
-from .nodes.motion_tokens import MotionWords
+from .nodes.motion_tokens import MotionTokensNode
 from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
-NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionWords, MotionAttentionMap,
+NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply]
 
 

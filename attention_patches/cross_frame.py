@@ -9,14 +9,13 @@ Axes: c clips (conditionings x videos), f frames, r the rest that another pack m
 from collections.abc import Callable
 
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer, optimized_attention
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.modules.attention import optimized_attention
 
 from . import frames as frame_batch
 from . import unet_call
 from .pcfa import Plan
+from .unet import STAGES, check_model, transformer_blocks
 
-STAGES = ("input", "middle", "output")
 WATCHES = "SelfAttentionGuidance."  # the host's class whose attn1 owner leaves attention as it is and keeps the map of one call per layer
 
 
@@ -59,28 +58,6 @@ def cross_frame_attention(q, k, v, eo: dict, clips: int, plan, attention: Callab
 def host_attention(q, k, v, eo: dict) -> torch.Tensor:
     """What the host's block would call itself."""
     return optimized_attention(q, k, v, eo["n_heads"], attn_precision=eo["attn_precision"], transformer_options=eo)
-
-
-def transformer_blocks(unet, stages) -> list[tuple[str, int]]:
-    """Addresses (stage, number) of the UNet's blocks with spatial transformers, in the stages asked for."""
-    lists = {"input": unet.input_blocks, "middle": [unet.middle_block], "output": unet.output_blocks}
-    return [(stage, i) for stage in STAGES if stage in stages for i, block in enumerate(lists[stage])
-            if any(isinstance(layer, SpatialTransformer) for layer in block)]
-
-
-def check_model(model, who: str, does: str = "changes the self-attention") -> None:
-    """Raises ValueError unless the model is an image UNet whose frames lie along the batch. does: what the node does with the UNet."""
-    unet = model.get_model_object("diffusion_model")
-    if not isinstance(unet, UNetModel):
-        raise ValueError(
-            f"{who} {does} of an SD1.5- or SDXL-type UNet, got {type(model.model).__name__} "
-            f"({type(unet).__name__}). Load such a checkpoint in Load Checkpoint."
-        )
-    if any(isinstance(layer, SpatialVideoTransformer) for layer in unet.modules()):
-        raise ValueError(
-            f"{who} needs an image UNet (SD1.5, SDXL), got the video model {type(model.model).__name__}, "
-            f"which relates its frames itself. Load an image checkpoint in Load Checkpoint."
-        )
 
 
 def patch(model, choose: Callable[[frame_batch.FrameBatch, int], Plan], who: str, *, frames=0, start_percent=0.0, end_percent=1.0, stages=STAGES):

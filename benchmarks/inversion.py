@@ -24,8 +24,8 @@ KINDS = {  # name: (mode, as published)
 
 
 def measure(name: str, size: Size, device, dtype, rounds: int, steps: int = 50) -> list[dict]:
-    from ..samplers.motion_aware_inversion import PUBLISHED, Optimisation
-    from ..samplers.picture_inversion import REFINE, invert_picture
+    from ..samplers.inversion import REFINE, invert_picture
+    from ..samplers.null_text import PUBLISHED, Optimisation
     from ..tests import tiny_models as tiny
     model = size.model(device, dtype)
 

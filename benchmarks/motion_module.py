@@ -30,7 +30,7 @@ PUBLISHED = {  # version: (shape, what differs from the tests' tiny models)
 def measure(name: str, size: Size, device, dtype, rounds: int) -> list[dict]:
     import comfy.model_management
 
-    from ..attention_patches.motion_layers import insert
+    from ..attention_patches.inserted_layers import insert
     from ..networks.motion_module_files import motion_module
     from ..tests import motion_files as files
     from ..tests import tiny_models as tiny

@@ -5,6 +5,7 @@ from dataclasses import replace
 import comfy.lora
 import torch
 
+from .files import MOTION_LORA, Reader, tensors_of
 from .motion_module import shapes
 from .motion_module_files import DIFFUSERS, MotionModule, as_published
 from .tensors import fault
@@ -30,8 +31,8 @@ def names_of(weight: str) -> list[str]:
     return names + [f"unet.{n}" for n in names]
 
 
-def refuse(name: str, found: str, instead: str = "Fetch the file again, or choose another.") -> ValueError:
-    return ValueError(f"Load Motion LoRA expected a LoRA of a motion module in {name!r}, found {found}. {instead}")
+def reader(name: str) -> Reader:
+    return Reader("Load Motion LoRA", "a LoRA of a motion module", name)
 
 
 def pairs(sd: dict, name: str) -> dict:
@@ -39,25 +40,25 @@ def pairs(sd: dict, name: str) -> dict:
 
     Raises ValueError for additions of another kind, for lone halves, and for shapes and numbers that are none of a pair's.
     """
-    out = {}
+    out, refuse = {}, reader(name).refuse
     for key, value in sd.items():
         if kind := next((kind for mark, kind in KINDS.items() if mark in key), None):
             raise ValueError(f"The motion LoRA {name!r} is of kind {kind} ({key}); this node reads up/down pairs. Choose a file such as v2_lora_ZoomIn.ckpt.")
         if key.endswith(".alpha"):
             if value.numel() != 1 or fault(value.double() if value.dtype in INTEGERS else value):
-                raise refuse(name, f"{key} of shape {list(value.shape)} and type {str(value.dtype).removeprefix('torch.')}, which is no finite number")
+                raise refuse(f"{key} of shape {list(value.shape)} and type {str(value.dtype).removeprefix('torch.')}, which is no finite number")
             out[key] = value
         half = next(((key.removesuffix(mine) + other, mine is up) for up, down in PAIRS for mine, other in ((up, down), (down, up)) if key.endswith(mine)), None)
         if half is None:
             continue
         other, is_up = half
         if other not in sd:
-            raise refuse(name, f"{key} without {other}")
+            raise refuse(f"{key} without {other}")
         up, down = (value, sd[other]) if is_up else (sd[other], value)
         if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0]:
-            raise refuse(name, f"{key} of shape {list(value.shape)} with {other} of shape {list(sd[other].shape)}, which are no pair [C, r] and [r, C]")
+            raise refuse(f"{key} of shape {list(value.shape)} with {other} of shape {list(sd[other].shape)}, which are no pair [C, r] and [r, C]")
         if found := fault(value):
-            raise refuse(name, f"{found} in {key}")
+            raise refuse(f"{found} in {key}")
         out[key] = value
     return out
 
@@ -67,10 +68,10 @@ def apply_lora(motion: MotionModule, sd: dict, name: str, strength: float) -> Mo
 
     What lies in a middle block is passed over where the module has none (LoRAs made for v2, on v1 and v3).
     """
-    tensors = {as_published(k): v for k, v in sd.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    tensors = {as_published(k): v for k, v in tensors_of(sd).items()}
     sd = pairs({k: v for k, v in tensors.items() if "motion_modules." in k}, name)
     if not sd:
-        raise refuse(name, f"{len(tensors)} other tensors", "Choose a file such as v2_lora_ZoomIn.ckpt; LoRAs of the image model belong into models/loras and Load LoRA.")
+        reader(name).check_kind(tensors, MOTION_LORA)
     weights = {n: shape for n, shape in shapes(motion.layout).items() if PROJECTION.search(n)}
     if not any(k.startswith("mid_block.") for k in motion.layout):
         sd = {k: v for k, v in sd.items() if "mid_block." not in k}

@@ -10,6 +10,8 @@ import torch
 from comfy.ldm.modules.attention import CrossAttention, FeedForward
 from torch import nn
 
+from ..attention_patches.unet import last_layers, spatial_layers
+
 HEADS = 8  # in every published file; not to be told from the keys
 
 
@@ -82,3 +84,24 @@ class MotionModel(nn.Module):
 def shapes(layout: dict[str, Size]) -> dict[str, torch.Size]:
     """{name: shape} of MotionModel's weights. From torch's own layers: the host's have none before they are loaded where they load lazily."""
     return {name: weight.shape for name, weight in MotionModel(layout, device="meta", operations=nn).state_dict().items()}
+
+
+def places(unet) -> dict[str, nn.Module]:
+    """{place, named as in the files: the layer of the host's UNet that it follows}: the last one of each block, before any upsampler."""
+    found = {f"{side}_blocks.{level}.motion_modules.{j}": layer for side, stage in (("down", "input"), ("up", "output")) for level, j, layer in last_layers(unet, stage)}
+    middle = spatial_layers(unet.middle_block)
+    if len(middle) > 1:
+        found["mid_block.motion_modules.0"] = middle[-2]  # before the second ResBlock
+    return found
+
+
+def adding(net: MotionModel, numbers, options: dict):
+    """add(place, h) for one call of the UNet: what the layer at place adds to h [c*f,C,h,w]. The sinusoids are made once for each width."""
+    tables = {}
+
+    def add(place, h):
+        kind = h.shape[1], h.dtype
+        if kind not in tables:
+            tables[kind] = positions(numbers, h.shape[1], h)
+        return net.get_submodule(place)(h, numbers, options, tables[kind])
+    return add

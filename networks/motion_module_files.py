@@ -1,14 +1,13 @@
-"""Reading motion modules and motion LoRAs: AnimateDiff's own files and diffusers' MotionAdapter, told by their keys and shapes."""
+"""Reading motion modules: AnimateDiff's own files and diffusers' MotionAdapter, told by their keys and shapes."""
 import re
 from dataclasses import dataclass
 from functools import partial
 
 import comfy.model_patcher
-import torch
 
-from .motion_module import MotionModel, Size, shapes
+from .files import MOTION_MODULE, Reader, tensors_of
+from .motion_module import MotionModel, Size, adding, places, shapes
 from .patcher import in_patcher
-from .tensors import fault
 
 # the places of a UNet of up to 4 levels with up to 2 ResBlocks each, as SD1.5 and SDXL
 PLACE = re.compile(r"(down_blocks\.[0-3]\.motion_modules\.[01]|up_blocks\.[0-3]\.motion_modules\.[0-2]|mid_block\.motion_modules\.0)\.(.+)")
@@ -30,6 +29,8 @@ class MotionModule:
     version: str
     length: int
     over_frames: bool
+    places = staticmethod(places)
+    adding = staticmethod(adding)
 
     @property
     def family(self) -> str:
@@ -44,51 +45,40 @@ def as_published(key: str) -> str:
     return key
 
 
-def is_lora(key: str) -> bool:
-    return "lora" in key.lower()
-
-
-def refuse(name: str, found: str, instead: str) -> ValueError:
-    return ValueError(f"Load Motion Module expected an AnimateDiff motion module (v1, v2, v3, SDXL) or diffusers' MotionAdapter in {name!r}, found {found}. {instead}")
+def reader(name: str) -> Reader:
+    return Reader("Load Motion Module", "an AnimateDiff motion module (v1, v2, v3, SDXL) or diffusers' MotionAdapter", name)
 
 
 def sort_out(sd: dict, name: str) -> tuple[dict, int | None]:
     """(weights under MotionModel's names, frames that the stored positions reach or None). Raises ValueError for another kind of file."""
-    sd = {k: v for k, v in sd.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
-    if any(is_lora(k) for k in sd):
-        raise refuse(name, "a LoRA", "Motion LoRAs belong into models/animatediff_motion_lora and the node Load Motion LoRA, others into models/loras.")
-    if any("temporal_attentions." in k or k.endswith("pos_encoder.positional_encoding") for k in sd):
-        raise refuse(name, "a HotShot-XL module", "That family is not supported.")
+    sd = tensors_of(sd)
+    reader(name).check_kind(sd, MOTION_MODULE)
     found = {as_published(k): v for k, v in sd.items() if "motion_modules." in k}
-    if not found:
-        raise refuse(name, f"{len(sd)} tensors, none in a 'motion_modules'", "Put a motion module such as v3_sd15_mm.ckpt into models/animatediff_models.")
-    if "conv_in.weight" in sd:
-        raise refuse(name, "a PIA module (it brings a first layer for the UNet)", "That family is not supported.")
-    reach = {v.shape[1] for k, v in found.items() if k.endswith((".pe",)) and v.ndim == 3}
+    reach = {v.shape[1] for k, v in found.items() if k.endswith(".pe") and v.ndim == 3}
     return {k: v for k, v in found.items() if not k.endswith(".pe")}, min(reach, default=None)
 
 
 def layout_of(weights: dict, name: str) -> dict[str, Size]:
     """Places and sizes. Raises ValueError for keys that no place has, for places that no UNet has, or lacks, and for widths that no module has."""
-    places = {}
+    places, refuse = {}, reader(name).refuse
     for key in weights:
         match = PLACE.fullmatch(key)
         if not match:
-            raise refuse(name, f"the key {key!r}", "The file is of a kind that this pack does not know.")
+            raise refuse(f"the key {key!r}", "The file is of a kind that this pack does not know.")
         places.setdefault(match[1])
     for place in places:
         width = weights.get(f"{place}.norm.weight")
         if width is None:
-            raise refuse(name, f"no {place}.norm.weight", "The file is incomplete; fetch it again.")
+            raise refuse(f"no {place}.norm.weight")
         if width.ndim != 1 or len(width) not in range(32, WIDEST + 1, 32):
-            raise refuse(name, f"{place}.norm.weight of shape {list(width.shape)}", f"Expected one number for each channel: a multiple of 32, at most {WIDEST}.")
+            raise refuse(f"{place}.norm.weight of shape {list(width.shape)}", f"Expected one number for each channel: a multiple of 32, at most {WIDEST}.")
         places[place] = Size(len(width))
     at = [(place[0], int(place.split(".")[1]), int(place[-1])) for place in places if not place.startswith("mid")]
     levels = max([0, *(i for _, i, _ in at)]) + 1
     blocks = max([1, *(j + (side == "d") for side, _, j in at)])  # on the way up there is one more
     every = [f"{side}_blocks.{i}.motion_modules.{j}" for side, n in (("down", blocks), ("up", blocks + 1)) for i in range(levels) for j in range(n)]
     if missing := [place for place in every if place not in places]:
-        raise refuse(name, f"one that lacks {missing[0]} (and {len(missing) - 1} more)", "Fetch the file again.")
+        raise refuse(f"one that lacks {missing[0]} (and {len(missing) - 1} more)")
     return places
 
 
@@ -108,15 +98,7 @@ def look(sd: dict, name: str) -> tuple[dict, dict, int | None]:
     """
     weights, reach = sort_out(sd, name)
     layout = layout_of(weights, name)
-    wanted = shapes(layout)
-    for what, keys in (("lacks", wanted.keys() - weights.keys()), ("has, unlike any motion module,", weights.keys() - wanted.keys())):
-        if keys:
-            raise refuse(name, f"one that {what} {min(keys)} (and {len(keys) - 1} more)", "Fetch the file again.")
-    for key, value in weights.items():
-        if value.shape != wanted[key]:
-            raise refuse(name, f"{key} of shape {list(value.shape)} instead of {list(wanted[key])}", "Fetch the file again.")
-        if found := fault(value):
-            raise refuse(name, f"{found} in {key}", "Fetch the file again.")
+    reader(name).check_weights(weights, shapes(layout))
     return weights, layout, reach
 
 

@@ -12,6 +12,7 @@ class PictureToFrames(Node):
             node_id="FF_PictureToFrames",
             display_name="Picture to Frames",
             category="FirstFrame/latent",
+            search_aliases=["FirstFrame", "first frame", "image to video", "i2v", "picture to video", "animate picture", "repeat latent", "video"],
             description="Repeats a picture's latent as the frames of a clip. The first frame can be kept: sampling then leaves it exactly "
                         "as it is, and cross-frame attention reads it at every step.",
             inputs=[

@@ -12,9 +12,9 @@ import traceback
 import torch
 from comfy_api.latest import io
 
-from ..attention_patches.motion_tokens import MotionTokens
 from ..networks.motion_module_files import MotionModule
-from ..samplers.picture_inversion import Inversion
+from ..prompts.tokens import MotionTokens
+from ..samplers.inversion import Inversion
 from .choices import known
 
 
@@ -40,7 +40,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "CONDITIONING": (is_conditioning, "embeddings [batch, tokens, width], as of CLIP Text Encode"),
     "MASK": (lambda v: isinstance(v, torch.Tensor), "a mask"),
     "INVERSION": (lambda v: isinstance(v, Inversion), "the inversion of Motion-Aware Inversion"),
-    "MOTION_TOKENS": (lambda v: isinstance(v, MotionTokens), "the motion_tokens of Motion Words"),
+    "MOTION_TOKENS": (lambda v: isinstance(v, MotionTokens), "the motion_tokens of Motion Tokens"),
     "FF_MOTION_MODULE": (lambda v: isinstance(v, MotionModule), "the motion_module of Load Motion Module"),
 }
 

@@ -1,19 +1,18 @@
-"""The node of PiLife's motion-aware inversion. It wires; the maths is in samplers/motion_aware_inversion.py."""
+"""The node of PiLife's motion-aware inversion. It wires; the maths is in samplers/null_text.py."""
 import torch
 from comfy_api.latest import io, ui
 
-from ..attention_patches.cross_frame import check_model
 from ..attention_patches.frames import check_channels
+from ..attention_patches.unet import check_model
 from ..attention_patches.unet_call import check_single
 from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture
 from ..samplers.guidance_left import LITTLE
+from ..samplers.inversion import MODES, REFINE, STARTS, WHO, invert_picture
 from ..samplers.loss_plot import loss_plot
-from ..samplers.motion_aware_inversion import OPTIMISERS, Optimisation
 from ..samplers.noise_schedule import check_schedule
-from ..samplers.picture_inversion import MODES, REFINE, STARTS, WHO, invert_picture
+from ..samplers.null_text import OPTIMISERS, Optimisation
 from ..samplers.psi_conditioning import as_conditioning
-from .common import expert
 from .inputs import Node
 
 InversionType = io.Custom("INVERSION")
@@ -39,7 +38,7 @@ def guidance_report(left: float | None) -> str:
 def report(inversion, mode: str, picture: float | None = None) -> str:
     seen = "" if picture is None else f", {picture:.1f} dB in the picture"
     began = f" from the {inversion.began} prompt" if mode == "null-text" else ""
-    return (f"{mode}{began}: {len(inversion.timesteps)} levels up to t = {inversion.timesteps[-1]}; {inversion.calls} model calls, {inversion.backward} of them with gradients. "
+    return (f"{mode}{began}: {len(inversion.timesteps)} timesteps up to t = {inversion.timesteps[-1]}; {inversion.calls} model calls, {inversion.backward} of them with gradients. "
             f"{guidance_report(inversion.guidance)} Reconstruction: PSNR {inversion.psnr:.1f} dB in the latent{seen}.")
 
 
@@ -50,7 +49,8 @@ class MotionAwareInversion(Node):
             node_id="MotionAwareInversion",
             display_name="Motion-Aware Inversion (PiLife)",
             category="FirstFrame/PiLife",
-            description="Turns a picture back into the noise it would be sampled from, and finds for every noise level the prompt embedding "
+            search_aliases=["FirstFrame", "PiLife", "DDIM inversion", "null-text inversion", "null text", "image to video", "i2v", "unsampler"],
+            description="Turns a picture back into the noise it would be sampled from, and finds for every timestep the prompt embedding "
                         "that brings exactly this picture back (PiLife, Eq. 6; null-text inversion). For SD1.5- and SDXL-type models.",
             inputs=[
                 io.Model.Input("model",
@@ -63,7 +63,7 @@ class MotionAwareInversion(Node):
                                        "prompt's is, "
                                        "with guidance (Mokady et al.). none: plain DDIM, nothing is optimised (neutral)."),
                 io.Int.Input("steps", default=50, min=2, max=1000,
-                             tooltip="Length of the whole DDIM schedule; the part below start_timestep is walked. More is slower and follows the picture "
+                             tooltip="Length of the whole DDIM schedule; the part below start_timestep is used. More is slower and follows the picture "
                                      "more closely."),
                 io.Int.Input("start_timestep", default=761, min=1, max=999,
                              tooltip="How far up the noise the picture is taken, 1 to 999 (761 in the paper). Higher frees the clip more from the picture. "
@@ -71,42 +71,42 @@ class MotionAwareInversion(Node):
                 io.Conditioning.Input("negative", optional=True,
                                       tooltip="The negative prompt, usually an empty one. Mode null-text optimises its embedding; the other modes only measure against it how "
                                               "much guidance is left."),
-                expert(io.Float.Input("guidance", default=7.5, min=1.0, max=30.0, step=0.1,
-                                      tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
-                                              "sampler. 1: no guidance, and nothing to optimise.")),
-                expert(io.Combo.Input("optimiser", options=list(OPTIMISERS), default=OPTIMISERS[0],
-                                      tooltip="Signum: signed momentum that goes on from level to level and finds its own step length; 3 inner_steps do, "
-                                              "and it takes one less in the noisier half. Adam (paper): the published one; set inner_steps to 10 with it.")),
-                expert(io.Int.Input("inner_steps", default=Optimisation.inner, min=0, max=500,
-                                    tooltip="Optimisation steps at each level, at most (10 in the paper, with Adam). 0: none. More is slower and comes closer "
-                                            "to the picture.")),
-                expert(io.Float.Input("learning_rate", default=1e-2, min=1e-5, max=1.0, step=1e-3, round=False,
-                                      tooltip="Adam's at the first level; it falls to half along the walk. Signum ignores it. Too high: the loss rises.")),
-                expert(io.Float.Input("early_stop", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False,
-                                      tooltip="Mean squared error at which the first level is good enough; it grows by 2e-5 a level of 50. Higher is "
-                                              "faster and less exact. 0: smallest.")),
-                expert(io.Int.Input("refine", default=BY_MODE, min=BY_MODE, max=20,
-                                    tooltip="Extra model calls per level on the way up, which make the levels fit the way back. 0: DDIM inversion as published. -1: by mode, "
-                                            "1 for null-text and 0 for the others. In mode conditional 1 or more brings the picture back more exactly, but leaves the "
-                                            "prompt's embedding nearly as it is, and cfg next to nothing to act on.")),
-                expert(io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto",
-                                      tooltip="on: a fraction of the memory, optimisation steps take longer; results agree to rounding. "
-                                              "auto: on when memory would not do.")),
+                io.Float.Input("guidance", default=7.5, min=1.0, max=30.0, step=0.1, optional=True, advanced=True,
+                               tooltip="Only for mode null-text: guidance (cfg) under which the picture is reconstructed. Use the same in the "
+                                       "sampler. 1: no guidance, and nothing to optimise."),
+                io.Combo.Input("optimiser", options=list(OPTIMISERS), default=OPTIMISERS[0], optional=True, advanced=True,
+                               tooltip="Signum: signed momentum kept from timestep to timestep, with a step length of its own; 3 inner_steps do, "
+                                       "and it takes one less in the noisier half. Adam (paper): the published one; set inner_steps to 10 with it."),
+                io.Int.Input("inner_steps", default=Optimisation.inner, min=0, max=500, optional=True, advanced=True,
+                             tooltip="Optimisation steps at each timestep, at most (10 in the paper, with Adam). 0: none. More is slower and comes closer "
+                                     "to the picture."),
+                io.Float.Input("learning_rate", default=1e-2, min=1e-5, max=1.0, step=1e-3, round=False, optional=True, advanced=True,
+                               tooltip="Adam's at the first timestep; it falls to half on the way down. Signum ignores it. Too high: the loss rises."),
+                io.Float.Input("early_stop", default=1e-5, min=0.0, max=1.0, step=1e-6, round=False, optional=True, advanced=True,
+                               tooltip="Mean squared error at which the first timestep ends early; it grows by 2e-5 with each of 50 timesteps. Higher is "
+                                       "faster and less exact. 0: smallest."),
+                io.Int.Input("refine", default=BY_MODE, min=BY_MODE, max=20, optional=True, advanced=True,
+                             tooltip="Extra model calls per timestep of the inversion, which make its latents fit the sampling that follows. 0: DDIM inversion as published. -1: by mode, "
+                                     "1 for null-text and 0 for the others. In mode conditional 1 or more brings the picture back more exactly, but leaves the "
+                                     "prompt's embedding nearly as it is, and cfg next to nothing to act on."),
+                io.Combo.Input("checkpointing", options=["auto", "on", "off"], default="auto", optional=True, advanced=True,
+                               tooltip="on: a fraction of the memory, optimisation steps take longer; results agree to rounding. "
+                                       "auto: on when memory would not do."),
                 io.Vae.Input("vae", optional=True, tooltip="Only for the report: with it the reconstruction is also judged as a picture."),
-                expert(io.Combo.Input("begin", options=list(STARTS), default=STARTS[0],
-                                      tooltip="Only for mode null-text: the prompt whose embedding it sets out from. negative: as published; the result stays near the "
-                                              "negative prompt, so that cfg acts. positive: the picture comes back most exactly (negative-prompt inversion), but cfg has "
-                                              "next to nothing to act on. Where the two prompts have different numbers of areas: negative.")),
+                io.Combo.Input("begin", options=list(STARTS), default=STARTS[0], optional=True, advanced=True,
+                               tooltip="Only for mode null-text: the prompt whose embedding it sets out from. negative: as published; the result stays near the "
+                                       "negative prompt, so that cfg acts. positive: the picture comes back most exactly (negative-prompt inversion), but cfg has "
+                                       "next to nothing to act on. Where the two prompts have different numbers of areas: negative."),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The reconstruction z0*: the clip's first frame."),
                 InversionType.Output(display_name="inversion",
-                                     tooltip="Noise levels, both walks, embeddings and the picture's own noise, for Motion Noise and Noise Clipper."),
+                                     tooltip="Noise levels, the latents of inversion and reconstruction, embeddings and the picture's own noise, for Motion Noise and Noise Clipper."),
                 io.Conditioning.Output(display_name="conditioning",
                                        tooltip="The found embeddings, each on its own timestep range: as negative in the sampler (paper), or as positive "
                                                "with cfg 1 to see the reconstruction."),
                 io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels from start_timestep down to 0, for SamplerCustomAdvanced."),
-                io.Image.Output(display_name="plot", tooltip="The losses by timestep: first of each level in grey, least in red."),
+                io.Image.Output(display_name="plot", tooltip="The losses by timestep: first of each in grey, least in red."),
                 io.String.Output(display_name="report", tooltip="Model calls spent, how much guidance is left, and how close the reconstruction is."),
             ],
         )

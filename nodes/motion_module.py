@@ -1,19 +1,16 @@
 """Nodes of AnimateDiff-type motion modules. They wire; layers and files are in networks/, their place in the UNet in attention_patches/."""
-import pickle
 from functools import partial
 
-import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
-from ..attention_patches.motion_layers import insert
+from ..attention_patches.inserted_layers import insert
 from ..networks import motion_module_files as files
 from ..networks.motion_lora import apply_lora
 from ..samplers.beta_schedule import with_betas
 from ..samplers.motion_noise import mask_to_attention
 from ..samplers.start_noise import check_mask
-from .choices import known
-from .common import expert, register_folder
+from .folders import read, register_folder
 from .inputs import Node
 
 MotionModuleWire = io.Custom("FF_MOTION_MODULE")
@@ -27,28 +24,6 @@ for _folder in (MODULES, LORAS):
     register_folder(_folder)
 
 
-def reason(error: Exception) -> str:
-    """Why a file cannot be read, without the library's own advice (torch's is to read it unsafely)."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "it is damaged, or holds other things than tensors."
-    if isinstance(error, OSError):
-        return f"{(error.strerror or 'no such file').lower()}."
-    return "it is damaged, incomplete, or no file of weights."
-
-
-def read(folder: str, name: str, who: str) -> dict:
-    """The file's tensors, through the host's safe loader. Raises ValueError for a file that it cannot or may not read."""
-    known(name, folder_paths.get_filename_list(folder), who, f"file in models/{folder}")
-    try:
-        sd = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise(folder, name), safe_load=True)
-    except Exception as error:
-        raise ValueError(f"{who} cannot read {name!r} in models/{folder}: {reason(error)} "
-                         f"Nothing in the file was run. Fetch it again, as .safetensors if there is one.") from error
-    if not isinstance(sd, dict):
-        raise ValueError(f"{who} expected named tensors in {name!r} in models/{folder}, found a {type(sd).__name__}. Choose another file.")
-    return sd
-
-
 class MotionModuleLoader(Node):
     @classmethod
     def define_schema(cls):
@@ -56,6 +31,7 @@ class MotionModuleLoader(Node):
             node_id="FF_MotionModuleLoader",
             display_name="Load Motion Module",
             category="FirstFrame/motion module",
+            search_aliases=["FirstFrame", "AnimateDiff", "motion model", "MotionAdapter", "temporal", "video", "text to video", "v3_sd15_mm", "mm_sd_v15"],
             description="Reads an AnimateDiff motion module (v1, v2, v3 for SD1.5, or the SDXL one) or diffusers' MotionAdapter. The kind is told by what is in the file.",
             inputs=[io.Combo.Input("motion_module", options=folder_paths.get_filename_list(MODULES),
                                    tooltip="A file of models/animatediff_models, such as v3_sd15_mm.ckpt; its kind must be that of the checkpoint (SD1.5 or SDXL).")],
@@ -74,6 +50,7 @@ class MotionLoraLoader(Node):
             node_id="FF_MotionLoraLoader",
             display_name="Load Motion LoRA",
             category="FirstFrame/motion module",
+            search_aliases=["FirstFrame", "AnimateDiff", "motion lora", "camera movement", "pan", "zoom", "video", "temporal"],
             description="Adds a motion LoRA (camera zoom, pan, tilt, roll) to a motion module. Several may follow one another.",
             inputs=[
                 MotionModuleWire.Input("motion_module", tooltip="From Load Motion Module. Left unchanged; the LoRA is on the output. The published LoRAs were trained on v2."),
@@ -96,6 +73,7 @@ class MotionModuleApply(Node):
             node_id="FF_MotionModuleApply",
             display_name="Apply Motion Module",
             category="FirstFrame/motion module",
+            search_aliases=["FirstFrame", "AnimateDiff", "motion model", "temporal layers", "video", "text to video", "image to video", "i2v"],
             description="Lets the frames of a batch move as one video: temporal layers run inside the UNet (AnimateDiff). Give the sampler a latent with one entry per frame.",
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5 or SDXL model, with any LoRA or ControlNet. Left unchanged; the motion is on the output."),
@@ -107,13 +85,13 @@ class MotionModuleApply(Node):
                 io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
                                tooltip="Where it ends (1: never). The movement is made in the first half; 0 switches the node off."),
                 io.Mask.Input("mask", optional=True, tooltip="Scales the strength from place to place, 0 to 1: one mask for all frames or one a frame. Left out: 1 everywhere."),
-                expert(io.Combo.Input("beta_schedule", options=[AUTO, KEEP, *BETAS], default=AUTO,
-                                      tooltip="Noise schedule. auto: the one that the motion module was trained with; keep: the model's own (for LCM and the like).")),
-                expert(io.Combo.Input("group_norm", options=list(NORMS), default=AUTO,
-                                      tooltip="Where the model's own normalisation takes its statistics. auto: over all frames for v1, per frame for the others. "
-                                              "Only to be set for a v1 module whose file has no positions (brightness flickers).")),
-                expert(io.Int.Input("frames", default=0, min=0, max=4096,
-                                    tooltip="Frames of one clip when the latent holds several clips one after another. 0: the whole batch is one clip.")),
+                io.Combo.Input("beta_schedule", options=[AUTO, KEEP, *BETAS], default=AUTO, optional=True, advanced=True,
+                               tooltip="Noise schedule. auto: the one that the motion module was trained with; keep: the model's own (for LCM and the like)."),
+                io.Combo.Input("group_norm", options=list(NORMS), default=AUTO, optional=True, advanced=True,
+                               tooltip="Where the model's own normalisation takes its statistics. auto: over all frames for v1, per frame for the others. "
+                                       "Only to be set for a v1 module whose file has no positions (brightness flickers)."),
+                io.Int.Input("frames", default=0, min=0, max=4096, optional=True, advanced=True,
+                             tooltip="Frames of one clip when the latent holds several clips one after another. 0: the whole batch is one clip."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The same model with temporal layers.")],
         )

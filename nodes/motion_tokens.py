@@ -1,19 +1,19 @@
-"""The node that chooses the motion words of a prompt. It wires; the choice is in attention_patches/motion_words.py and motion_tokens.py."""
+"""The node that chooses the motion words of a prompt. It wires; the choice is in prompts/."""
 import logging
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..attention_patches import token_classifier
-from ..attention_patches.motion_tokens import check_encoder, motion_tokens
-from ..attention_patches.motion_words import TaggerMissing, find_motion
-from ..attention_patches.prompt_text import find_typed, mark
+from ..prompts import token_classifier
+from ..prompts.motion_words import TaggerMissing, find_motion
+from ..prompts.text import find_typed, mark
+from ..prompts.tokens import check_encoder, motion_tokens
 from .choices import known
-from .common import expert, register_folder
+from .folders import register_folder
 from .inputs import Node
 
-WHO = "Motion Words"
+WHO = "Motion Tokens"
 TAGGERS = "motion_taggers"
 register_folder(TAGGERS)
 MotionTokensType = io.Custom("MOTION_TOKENS")
@@ -42,14 +42,14 @@ def choose(text: str, words: str, tagger: str) -> list[tuple[int, int]]:
         ) from error
 
 
-class MotionWords(Node):
+class MotionTokensNode(Node):
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="FF_MotionTokens",
-            display_name="Motion Words (PiLife)",
+            display_name="Motion Tokens (PiLife)",
             category="FirstFrame/PiLife",
-            search_aliases=["motion tokens", "motion text", "PiLife", "CLIP Text Encode"],
+            search_aliases=["FirstFrame", "PiLife", "motion words", "motion text", "motion prompt", "CLIP Text Encode"],
             description="Encodes a prompt and says which of its words name a movement (PiLife, Eq. 11: the motion text): those that you type, "
                         "else the verbs of movement that it finds by itself in an English prompt.",
             is_output_node=True,  # so that the words can be looked at without running the rest
@@ -61,10 +61,10 @@ class MotionWords(Node):
                                 tooltip="Motion words or phrases of the prompt, separated by commas: dancing, falling snow. "
                                         "Every place where they stand counts; upper and lower case are the same. "
                                         "Empty (neutral): they are found by themselves. More words make more of the picture move."),
-                expert(io.Combo.Input("tagger", options=["auto", "off", *folders()], default="auto",
-                                      tooltip="Only when 'words' is empty. auto: English verbs of movement, found with the package HanTa. "
-                                              "off: no motion word, so that the whole picture counts alike. Any other: a Hugging Face token-classification "
-                                              "model, a folder in models/motion_taggers.")),
+                io.Combo.Input("tagger", options=["auto", "off", *folders()], default="auto", optional=True, advanced=True,
+                               tooltip="Only when 'words' is empty. auto: English verbs of movement, found with the package HanTa. "
+                                       "off: no motion word, so that the whole picture counts alike. Any other: a Hugging Face token-classification "
+                                       "model, a folder in models/motion_taggers."),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="conditioning", tooltip="The prompt, encoded exactly as CLIP Text Encode does."),

@@ -1,16 +1,17 @@
 """Nodes of PiLife and of its baseline I2V-Zero. They wire; the maths is in attention_patches/ and samplers/."""
 from comfy_api.latest import io
 
-from ..attention_patches.cross_frame import STAGES, check_model, patch
+from ..attention_patches.cross_frame import patch
 from ..attention_patches.frames import check_channels
 from ..attention_patches.pcfa import attended, draws
+from ..attention_patches.unet import check_model
 from ..attention_patches.unet_call import check_single
 from ..samplers.embeddings import check_width
 from ..samplers.first_frame import check_picture
 from ..samplers.i2v_zero import prepare
 from ..samplers.noise_schedule import check_schedule
-from .common import expert
 from .inputs import Node
+from .stages import STAGE_CHOICES
 
 P_TOOLTIP = (
     "Probability p of the geometric distribution (0 to 1) that picks the third frame, t-k. Larger p means nearer frames (1: always the "
@@ -34,6 +35,7 @@ class PCFAPatch(Node):
             node_id="PCFAPatch",
             display_name="Probabilistic Cross-Frame Attention (PiLife)",
             category="FirstFrame/PiLife",
+            search_aliases=["FirstFrame", "PCFA", "PiLife", "cross-frame attention", "image to video", "i2v", "video", "temporal consistency"],
             description="Self-attention of frame t looks at the first frame, the previous one and a randomly drawn earlier one "
                         "(PiLife, Eq. 13-15). Keeps subject and background of the first frame; training-free, for SD1.5 and SDXL.",
             inputs=[
@@ -44,20 +46,19 @@ class PCFAPatch(Node):
                                tooltip="Where in sampling it begins, as a share of the noise schedule (0: from the first step). At or above end_percent the node does nothing."),
                 io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001,
                                tooltip="Where it ends (1: never). Lower values free the last steps' detail from the other frames; 0 switches the node off."),
-                expert(io.Boolean.Input("input_blocks", default=True, tooltip="Patch the UNet's downward half. All three stages off: the node does nothing.")),
-                expert(io.Boolean.Input("middle_block", default=True, tooltip="Patch the UNet's middle block.")),
-                expert(io.Boolean.Input("output_blocks", default=True, tooltip="Patch the UNet's upward half, which matters most for appearance.")),
-                expert(io.Int.Input("frames", default=0, min=0, max=4096,
-                                    tooltip="Frames of one clip when the latent holds several clips one after another. 0: the whole batch is one clip.")),
+                io.Combo.Input("stages", options=list(STAGE_CHOICES), default="all", optional=True, advanced=True,
+                               tooltip="Which parts of the UNet are patched: its downward half (input), its middle block, its upward half (output), which matters most for "
+                                       "appearance. all is usual."),
+                io.Int.Input("frames", default=0, min=0, max=4096, optional=True, advanced=True,
+                             tooltip="Frames of one clip when the latent holds several clips one after another. 0: the whole batch is one clip."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The same model with cross-frame attention.")],
         )
 
     @classmethod
-    def execute(cls, model, p, seed, start_percent, end_percent, input_blocks=True, middle_block=True, output_blocks=True, frames=0) -> io.NodeOutput:
-        stages = [stage for stage, on in zip(STAGES, (input_blocks, middle_block, output_blocks)) if on]
+    def execute(cls, model, p, seed, start_percent, end_percent, stages="all", frames=0) -> io.NodeOutput:
         return io.NodeOutput(patch(model, chooser("PCFA", p, seed), "Probabilistic Cross-Frame Attention",
-                                   frames=frames, start_percent=start_percent, end_percent=end_percent, stages=stages))
+                                   frames=frames, start_percent=start_percent, end_percent=end_percent, stages=STAGE_CHOICES[stages]))
 
 
 class I2VZero(Node):
@@ -67,6 +68,7 @@ class I2VZero(Node):
             node_id="FF_I2VZero",
             display_name="I2V-Zero (Text2Video-Zero from a picture)",
             category="FirstFrame/PiLife",
+            search_aliases=["FirstFrame", "Text2Video-Zero", "I2V-Zero", "PiLife", "image to video", "i2v", "cross-frame", "first frame", "inversion"],
             description="The baseline of the PiLife paper: inverts the picture, shifts its latent from frame to frame, re-noises it and "
                         "samples all frames with cross-frame attention. Give the three outputs to SamplerCustom with add_noise off.",
             inputs=[
@@ -86,14 +88,14 @@ class I2VZero(Node):
                                        "latents move in whole cells (8 pixels), the nearest one."),
                 io.Float.Input("motion_y", default=12.0, min=-512.0, max=512.0, step=0.5,
                                tooltip="The same upwards: positive moves the content up. 0: no shift."),
-                expert(io.Int.Input("t0", default=881, min=1, max=999,
-                                    tooltip="Timestep at which the latent is shifted (881 of 1000). Lower keeps more of the picture in every frame. Rounded down to the grid of 'steps'.")),
-                expert(io.Int.Input("t1", default=941, min=1, max=999,
-                                    tooltip="Timestep up to which the shifted frames are re-noised and from which sampling starts (941). Not below t0; equal to t0: no re-noising.")),
-                expert(io.Int.Input("steps", default=50, min=2, max=1000,
-                                    tooltip="Length of the full DDIM schedule; inversion and sampling each use its part below t1. More is slower and inverts more exactly.")),
-                expert(io.Float.Input("inversion_cfg", default=1.0, min=1.0, max=30.0, step=0.1,
-                                      tooltip="Guidance during inversion. 1 (neutral): most exact and half the time.")),
+                io.Int.Input("t0", default=881, min=1, max=999, optional=True, advanced=True,
+                             tooltip="Timestep at which the latent is shifted (881 of 1000). Lower keeps more of the picture in every frame. Rounded down to the grid of 'steps'."),
+                io.Int.Input("t1", default=941, min=1, max=999, optional=True, advanced=True,
+                             tooltip="Timestep up to which the shifted frames are re-noised and from which sampling starts (941). Not below t0; equal to t0: no re-noising."),
+                io.Int.Input("steps", default=50, min=2, max=1000, optional=True, advanced=True,
+                             tooltip="Length of the full DDIM schedule; inversion and sampling each use its part below t1. More is slower and inverts more exactly."),
+                io.Float.Input("inversion_cfg", default=1.0, min=1.0, max=30.0, step=0.1, optional=True, advanced=True,
+                               tooltip="Guidance during inversion. 1 (neutral): most exact and half the time."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model with the chosen cross-frame attention."),

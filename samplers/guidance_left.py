@@ -9,8 +9,8 @@ SHARES = (1 / 6, 1 / 2, 5 / 6)  # of the way up at which it is measured
 LITTLE = 0.05
 
 
-def levels(T: int) -> list[int]:
-    """The levels 1..T that stand for all: three, or fewer of a short walk."""
+def few_timesteps(T: int) -> list[int]:
+    """Those of the timesteps 1..T that stand for all: three, or fewer of a short schedule."""
     return sorted({max(1, round(T * share)) for share in SHARES})
 
 

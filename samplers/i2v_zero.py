@@ -5,7 +5,7 @@ frames and re-noises those to the higher. Here the first frame's latents come fr
 """
 import torch
 
-from .inversion import invert, sigmas_of, timestep_grid
+from .ddim import invert, sigmas_of, timestep_grid
 from .latent_translation import renoise, translate
 
 

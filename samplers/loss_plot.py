@@ -10,9 +10,9 @@ FLOOR = 1e-8
 
 
 def loss_plot(timesteps, losses, title: str) -> torch.Tensor:
-    """IMAGE [1,256,512,3]: by timestep (falling, as the walk goes) the first loss of each level in grey and its least in red, logarithmic.
+    """IMAGE [1,256,512,3]: by timestep (falling, as in sampling) the first loss of each in grey and its least in red, logarithmic.
 
-    losses[i] are those of timesteps[i-1]; a level without any is left out.
+    losses[i] are those of timesteps[i-1]; a timestep without any is left out.
     """
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(image)

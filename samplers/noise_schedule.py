@@ -12,7 +12,7 @@ def check_schedule(model, who: str) -> None:
     if isinstance(sampling, ModelSamplingDiscrete) and is_plain(sampling):
         return
     kinds = " + ".join(base.__name__ for base in type(sampling).__mro__ if base.__module__.startswith(("comfy.model_sampling", "comfy_extras", "nodes")))
-    raise ValueError(f"{who} walks the noise schedule of models such as SD1.5 and SDXL, which predict noise or velocity at 1000 timesteps, got {type(model.model).__name__} "
+    raise ValueError(f"{who} needs the noise schedule of models such as SD1.5 and SDXL, which predict noise or velocity at 1000 timesteps, got {type(model.model).__name__} "
                      f"sampled as {kinds}. Move the Model Sampling node (flow, EDM, LCM) behind this one, or load such a checkpoint in Load Checkpoint.")
 
 

@@ -6,7 +6,7 @@ schedule than the one that inverted, as motion modules bring it, meets every psi
 
 
 def ranges(edges, T: int) -> list[tuple[float | None, float | None]]:
-    """[(highest, lowest noise level)] of levels 1..T; edges[i-1] lies between levels i and i+1; the outermost ends are open (None)."""
+    """[(highest, lowest noise level)] of timesteps 1..T; edges[i-1] lies between the i-th and the next; the outermost ends are open (None)."""
     return [(None if i == T else float(edges[i - 1]), None if i == 1 else float(edges[i - 2])) for i in range(1, T + 1)]
 
 

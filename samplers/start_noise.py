@@ -8,10 +8,10 @@ from .noise_clip import clip_noise
 
 
 class StartNoise:
-    """A host NOISE. make(shape [F,C,h,w], latent) -> noise; seed as the host's own NOISE has it; frames: the clip it was meant for, or None."""
+    """A host NOISE. make(shape [F,C,h,w], latent) -> noise; seed as the host's own NOISE has it."""
 
-    def __init__(self, make: Callable, seed: int, frames: int | None = None):
-        self.make, self.seed, self.frames = make, seed, frames
+    def __init__(self, make: Callable, seed: int):
+        self.make, self.seed = make, seed
 
     def generate_noise(self, latent: dict) -> torch.Tensor:
         return self.make(tuple(latent["samples"].shape), latent)
@@ -45,7 +45,7 @@ def drawn(noise, latent: dict, who: str, name: str) -> torch.Tensor:
     return eps
 
 
-def attention_noise(inversion, mask: torch.Tensor | None, eta: float, seed: int, base=None, frames: int | None = None) -> StartNoise:
+def attention_noise(inversion, mask: torch.Tensor | None, eta: float, seed: int, base=None) -> StartNoise:
     """Eq. 7-10 and 12 as NOISE. mask: A (None: 1 everywhere); base: the NOISE that Eq. 12's epsilon comes from (None: drawn from the seed)."""
     who = "Motion Noise"
     if mask is not None:
@@ -59,7 +59,7 @@ def attention_noise(inversion, mask: torch.Tensor | None, eta: float, seed: int,
         if len(A) not in (1, shape[0]):
             raise ValueError(f"{who} got a mask of {len(A)} frames for a clip of {shape[0]}. Give it one mask, or one for each frame.")
         return motion_noise(inversion.eps_rec, A, eps, eps_guided, eta)
-    return StartNoise(make, seed if base is None else base.seed, frames)
+    return StartNoise(make, seed if base is None else base.seed)
 
 
 def clipped_noise(noise, inversion, margin: float, restore: bool, seed: int, seen: Callable = lambda report: None) -> StartNoise:
@@ -69,14 +69,10 @@ def clipped_noise(noise, inversion, margin: float, restore: bool, seed: int, see
         gamma, report = clip_noise(drawn(noise, latent, "Noise Clipper", "noise"), inversion.eps_rec, seed, margin, restore)
         seen(report)
         return gamma
-    return StartNoise(make, noise.seed, getattr(noise, "frames", None))
+    return StartNoise(make, noise.seed)
 
 
-def empty_clip(inversion, frames: int) -> dict:
-    return {"samples": torch.zeros(frames, *inversion.trajectory.shape[1:])}
-
-
-def noised_clip(inversion, noise, frames: int) -> torch.Tensor:
-    """z*_t [frames,C,h,w] of Eq. 7 in the host's latent space: the reconstruction plus sigma_t times the noise of each frame."""
-    x = inversion.walked[:1] + inversion.sigmas[-1] * noise.generate_noise(empty_clip(inversion, frames))
-    return inversion.space.process_out(x)
+def noised_clip(inversion, noise, clip: dict) -> dict:
+    """The LATENT `clip` with z*_t [F,C,h,w] of Eq. 7 for samples, in the host's latent space: the reconstruction plus sigma_t times the noise of each frame."""
+    x = inversion.reconstruction[:1] + inversion.sigmas[-1] * noise.generate_noise(clip)
+    return {**clip, "samples": inversion.space.process_out(x)}

@@ -76,8 +76,8 @@ def pilife(picture: str, frames: int = 3, steps: int = 8, mode: str = "condition
     graph["invert"] = {"class_type": "MotionAwareInversion", "inputs": {
         "model": ["model", 0], "samples": ["encode", 0], "positive": ["positive", 0], "negative": ["negative", 0], "mode": mode,
         "steps": steps, "start_timestep": 761, "guidance": 4.0, "inner_steps": 3}}
-    graph["init"] = {"class_type": "MotionNoiseInit", "inputs": {"inversion": ["invert", 1], "frames": frames, "eta": 1.0, "seed": 1}}
-    graph["clip"] = {"class_type": "NoiseClipper", "inputs": {"noise": ["init", 0], "inversion": ["invert", 1], "margin": 0.1, "seed": 2}}
+    graph["init"] = {"class_type": "MotionNoiseInit", "inputs": {"inversion": ["invert", 1], "samples": ["latent", 0], "eta": 1.0, "seed": 1}}
+    graph["clip"] = {"class_type": "NoiseClipper", "inputs": {"noise": ["init", 0], "inversion": ["invert", 1], "samples": ["latent", 0], "margin": 0.1, "seed": 2}}
     graph["latent"]["inputs"] |= {"samples": ["invert", 0], "keep_first": False}
     graph["guider"] = {"class_type": "CFGGuider", "inputs": {"model": ["patch", 0], "positive": ["positive", 0], "negative": ["invert", 2], "cfg": 4.0}}
     graph["euler"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}}

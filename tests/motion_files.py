@@ -1,7 +1,7 @@
 """Motion modules and LoRAs with random weights in the published formats. Import as `firstframe.tests.motion_files`."""
 import torch
-from firstframe.attention_patches.motion_layers import places, width
-from firstframe.networks.motion_module import positions
+from firstframe.attention_patches.unet import width
+from firstframe.networks.motion_module import places, positions
 
 LENGTHS = {"v1": 24, "v2": 32, "v3": 32, "SDXL": 32}
 

@@ -3,7 +3,7 @@ import comfy.patcher_extension as pe
 import comfy.utils
 import torch
 from firstframe.attention_patches import unet_call
-from firstframe.attention_patches.motion_layers import insert
+from firstframe.attention_patches.inserted_layers import insert
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.tests import motion_files as files
 from firstframe.tests import tiny_models as tiny

@@ -10,7 +10,7 @@ FOR_DEMO = sorted((PACK / "demo" / "workflows").glob("*.json"))
 ALL = [*FOR_USERS, *FOR_DEMO]
 SMALL = {("KSampler", "steps"): 2, ("FF_I2VZero", "steps"): 10, ("MotionAwareInversion", "steps"): 8}  # widgets by node type
 TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FF_I2VZero", "frames"): 3,
-        ("MotionNoiseInit", "frames"): 3, ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3}
+        ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3}
 LONG = {("EmptyLatentImage", "batch_size"): 20}  # two windows
 
 

@@ -19,7 +19,7 @@ function box(node) {
 }
 
 app.registerExtension({
-    name: "FirstFrame.ShowText",
+    name: "firstframe.show_text",
     beforeRegisterNodeDef(nodeType, nodeData) {
         if (!nodeData.category?.startsWith("FirstFrame/")) return;
         const { onExecuted } = nodeType.prototype;

@@ -12,7 +12,7 @@ from .protocol import GraphError
 from .server import PACK, Server, ServerError
 
 PICTURE = PACK / "demo" / "example.png"
-WORKFLOW = PACK / "demo" / "workflows" / "PCFA.json"
+WORKFLOW = PACK / "demo" / "workflows" / "01 Picture to video with motion (AnimateDiff, PCFA).json"
 TABLES = PACK / "demo" / "tables"
 
 

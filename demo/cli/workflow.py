@@ -15,7 +15,7 @@ AFTER_GENERATE = ("fixed", "increment", "decrement", "randomize", "increment-wra
 SEEDS = ("seed", "noise_seed")
 TEXTS = ("CLIPTextEncode", "FF_MotionTokens")                        # nodes that may be titled "Prompt"
 # nodes that are told the clip's length, and by which widget
-CLIPS = {"FF_PictureToFrames": "frames", "FF_I2VZero": "frames", "MotionNoiseInit": "frames", "EmptyLatentImage": "batch_size"}
+CLIPS = {"FF_PictureToFrames": "frames", "FF_I2VZero": "frames", "EmptyLatentImage": "batch_size"}
 
 
 class WorkflowError(ValueError):

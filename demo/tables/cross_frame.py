@@ -1,8 +1,8 @@
 """What cross-frame attention keeps of the first frame.   ./scripts/demo --table cross_frame [seeds] [sheet.jpg]
 
 Per seed: a drawn picture (shape, colour and background held back in training) becomes 8 frames with the nodes and the
-settings of demo/workflows/PCFA.json and its own caption as the prompt, once per kind of attention; noise and prompt are
-the same for all kinds. Each frame after the first is compared with the first: the colour of the background, pixel by
+settings of the demo's template "Picture to video, no extra weights (PCFA)" and its own caption as the prompt, once per kind
+of attention; noise and prompt are the same for all kinds. Each frame after the first is compared with the first: the colour of the background, pixel by
 pixel where both frames show background; the mean colour of the largest shape; the shape's name; frames without any
 shape. Errors in steps of 0..255, mean over channels; ± is the standard error over seeds. In the last rows the error of PCFA is the
 smaller one below 0.

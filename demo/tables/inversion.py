@@ -39,8 +39,8 @@ def picture_of(seed: int) -> scene.Scene:
 @torch.inference_mode()
 def measure(s: scene.Scene, mode: str, published: bool, refine: int, begin: str) -> dict:
     from ...nodes.inversion import psnr_of_picture
-    from ...samplers.motion_aware_inversion import PUBLISHED, Optimisation
-    from ...samplers.picture_inversion import invert_picture
+    from ...samplers.inversion import invert_picture
+    from ...samplers.null_text import PUBLISHED, Optimisation
     model, clip, vae = in_process.load()
     z0 = vae.encode(s.draw([0.5]))
     positive, negative = (in_process.encode(clip, [text]) for text in (s.caption(), ""))

@@ -71,8 +71,8 @@ def centre_prior() -> np.ndarray:
 @torch.inference_mode()
 def maps_of(s: scene.Scene, seed: int) -> dict:
     """{name: map [SIZE,SIZE] in 0..1} for the scene's picture and caption."""
-    from ...attention_patches.motion_tokens import MotionTokens
-    from ...nodes.motion_attention import MotionAttentionMap
+    from ...nodes.attention_map import MotionAttentionMap
+    from ...prompts.tokens import MotionTokens
     model, clip, vae = in_process.load()
     caption, body = s.caption(), s.bodies[0]
     positive, latent = in_process.encode(clip, [caption]), {"samples": vae.encode(s.draw([0.5]))}
@@ -81,7 +81,7 @@ def maps_of(s: scene.Scene, seed: int) -> dict:
         tokens = MotionTokens(positions(clip.tokenizer.clip_l.tokenizer, caption, words), positive[0][0].shape[1], (words,))
         return MotionAttentionMap.execute(model, latent, positive, tokens, 761, 401, 4, seed, 0.0, 1.0, 0.0, **layers).result[0][0].numpy()
 
-    thing, full = f"{body.colour} {body.shape}", dict(full=True, half=False, quarter=False)
+    thing, full = f"{body.colour} {body.shape}", dict(resolutions="1/1")
     return {MOTION: node(body.motion), FINE: node(body.motion, **full), THING: node(thing), THING_FINE: node(thing, **full),
             GROUND: node(caption.split(" on ")[1].split(maxsplit=1)[1], **full), CENTRE: centre_prior(), WHOLE: np.ones((SIZE, SIZE))}
 

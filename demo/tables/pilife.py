@@ -1,7 +1,7 @@
 """PiLife against its baseline and without its parts (the paper's Fig. 5).   ./scripts/demo --table pilife [seeds] [sheet.jpg]
 
 Per seed: a drawn picture of one shape (shape, colour and background held back in training) and its caption with a motion
-word become 6 frames with the nodes of demo/workflows/PiLife.json, with everything and with one part left out at a time; seeds,
+word become 6 frames with the nodes of the demo's template of PiLife, with everything and with one part left out at a time; seeds,
 prompt, cfg and negative are the same. The inversion brings a negative of its own (psi): it is held where the inversion is left out,
 and exchanged for the empty prompt, with the inversion and without, in rows of their own. I2V-Zero has the empty prompt, as it is
 published. The inverted picture is the first frame as the paper has it: sampled, not kept by a mask.
@@ -56,19 +56,19 @@ class Pieces:
     """What the kinds of one seed share."""
 
     def __init__(self, s: scene.Scene, seed: int):
-        from ...attention_patches.motion_words import find_motion
+        from ...nodes.attention_map import MotionAttentionMap
         from ...nodes.inversion import MotionAwareInversion
-        from ...nodes.motion_attention import MotionAttentionMap
-        from ...nodes.motion_tokens import MotionWords
+        from ...nodes.motion_tokens import MotionTokensNode
+        from ...prompts.motion_words import find_motion
         self.model, clip, self.vae = in_process.load()
         caption, self.seed = s.caption(), seed
         self.positive, self.negative = (in_process.encode(clip, [text]) for text in (caption, ""))
         self.latent = {"samples": self.vae.encode(s.draw([0.5]))}
         self.inversions = {on: MotionAwareInversion.execute(self.model, self.latent, self.positive, "conditional" if on else "none", STEPS, START).result
                            for on in (True, False)}
-        tokens = MotionWords.execute(clip, caption, "" if find_motion(caption) else s.bodies[0].motion).result[1]
+        tokens = MotionTokensNode.execute(clip, caption, "" if find_motion(caption) else s.bodies[0].motion).result[1]
         self.A = MotionAttentionMap.execute(self.model, self.latent, self.positive, tokens, START, 401, 4, seed, SMOOTHING, 1.0, 0.0,
-                                          full=True, half=False, quarter=False).result[0]
+                                          resolutions="1/1").result[0]
 
     def i2v_zero(self) -> torch.Tensor:
         from ...nodes.pilife import I2VZero
@@ -79,10 +79,10 @@ class Pieces:
         from ...attention_patches.cross_frame import patch
         from ...nodes.pilife import chooser
         from ...samplers.motion_noise import fresh_noise
-        from ...samplers.start_noise import attention_noise, clipped_noise, empty_clip
+        from ...samplers.start_noise import attention_noise, clipped_noise
         z, found, _, sigmas, *_ = self.inversions[inversion]
         start = attention_noise(found, self.A, ETA, self.seed) if noise else attention_noise(found, None, 0.0, self.seed)  # eta 0: fresh noise
-        assert noise or torch.equal(start.generate_noise(empty_clip(found, 2))[1:], fresh_noise((2, *z["samples"].shape[1:]), self.seed)[0][1:])
+        assert noise or torch.equal(start.generate_noise({"samples": z["samples"].repeat(2, 1, 1, 1)})[1:], fresh_noise((2, *z["samples"].shape[1:]), self.seed)[0][1:])
         start = clipped_noise(start, found, 0.1, False, self.seed) if clipper else start
         model = patch(self.model, chooser("PCFA" if probabilistic else "first+previous", 0.5, self.seed), "the table")
         latent = z["samples"].repeat(FRAMES, 1, 1, 1)

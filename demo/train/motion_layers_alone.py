@@ -31,7 +31,7 @@ CALLS, CLIPS, CELLS, STEPS, BATCH, LR = 160, 2, 32, 1400, 64, 2e-3  # BATCH: cel
 @torch.no_grad()
 def record(unet, text, net, layers: dict, own: list, pool: dict, rng) -> tuple:
     """({place of `own`: (features into the layer after its norm, the same before, what left it, how much of the cell is covered)}, paths), each [n,FRAMES,C] over n cells."""
-    from ...attention_patches.motion_layers import temporal
+    from ...attention_patches.inserted_layers import added
     tokens, abar, recorded, paths, clips = Tokens(), alphas_cumprod(), {place: [] for place in own}, [], {}
 
     def add(place, h):
@@ -42,7 +42,7 @@ def record(unet, text, net, layers: dict, own: list, pool: dict, rng) -> tuple:
             recorded[place].append([x.flatten(2)[:, :, cells].unflatten(0, (CLIPS, FRAMES)).permute(0, 3, 1, 2).flatten(0, 1).half() for x in (layer.norm(h.float()), h, h + out, covered)])
         return out
 
-    with temporal(layers, add):
+    with added(layers, add):
         for i in range(CALLS):
             pick = pick_clips(pool["captions"], CLIPS, rng)
             clips["covered"] = shapes.coverage(pool["distance"][pick].flatten(0, 1).float())

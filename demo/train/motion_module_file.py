@@ -14,8 +14,8 @@ def build(unet):
     """(the module, {place: layer of the UNet}); at first it adds nothing."""
     import comfy.ops
 
-    from ...attention_patches.motion_layers import places, width
-    from ...networks.motion_module import MotionModel, Size
+    from ...attention_patches.unet import width
+    from ...networks.motion_module import MotionModel, Size, places
     layers = places(unet)
     net = MotionModel({place: Size(width(layer)) for place, layer in layers.items()}, operations=comfy.ops.disable_weight_init)
     initialise(net)

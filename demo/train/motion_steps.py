@@ -26,14 +26,14 @@ def alphas_cumprod() -> torch.Tensor:
 def inserted(net, layers: dict, numbers, seen: dict):
     """Meanwhile the module `net` runs at its places, on clips of the frames `numbers`; the features after it are kept in
     `seen`. contiguous: torch's GroupNorm crashes going backward from a channels-last input to a gradient that is none."""
-    from ...attention_patches.motion_layers import temporal
+    from ...attention_patches.inserted_layers import added
 
     def add(place, h):
         out = net.get_submodule(place)(h.contiguous(), numbers, OPTIONS)
         seen[place] = h + out
         return out
 
-    return temporal(layers, add)
+    return added(layers, add)
 
 
 def timesteps_in(first: int, last: int):

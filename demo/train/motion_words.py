@@ -54,7 +54,8 @@ class WordReaders:
     """Linear layers that read the motion words from the features at each place of a motion module."""
 
     def __init__(self, unet):
-        from ...attention_patches.motion_layers import places, width
+        from ...attention_patches.unet import width
+        from ...networks.motion_module import places
         self.seen, self.heads = {}, {}
         for place, layer in places(unet).items():
             self.heads[place] = torch.nn.Linear(width(layer), len(scene.MOTIONS))

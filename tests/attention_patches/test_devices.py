@@ -8,7 +8,7 @@ import firstframe
 import pytest
 import torch
 from firstframe.attention_patches import cross_frame
-from firstframe.attention_patches.motion_layers import insert
+from firstframe.attention_patches.inserted_layers import insert
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.pilife import chooser
 from firstframe.tests import tiny_models as tiny

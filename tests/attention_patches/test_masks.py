@@ -1,8 +1,8 @@
 """Masks on Apply Motion Module: with area prompts they are cropped as the host crops the latent, and bad ones are refused by the node."""
 import pytest
 import torch
+from firstframe.attention_patches.inserted_layers import insert
 from firstframe.attention_patches.masks import CallMask, area_of, crops_of
-from firstframe.attention_patches.motion_layers import insert
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.motion_module import MotionModuleApply
 from firstframe.tests import motion_files

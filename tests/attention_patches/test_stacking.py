@@ -7,7 +7,7 @@ from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_sag import SelfAttentionGuidance
 from firstframe.attention_patches import cross_frame
-from firstframe.attention_patches.motion_layers import insert
+from firstframe.attention_patches.inserted_layers import insert
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.pilife import chooser
 from firstframe.tests import motion_files

@@ -2,12 +2,12 @@
 import pytest
 import torch
 from firstframe.attention_patches import cross_frame, unet_call
-from firstframe.attention_patches.motion_layers import insert
-from firstframe.attention_patches.motion_map import capture
-from firstframe.attention_patches.motion_tokens import MotionTokens
+from firstframe.attention_patches.attention_map import capture
+from firstframe.attention_patches.inserted_layers import insert
 from firstframe.networks import motion_module as network
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.pilife import chooser
+from firstframe.prompts.tokens import MotionTokens
 from firstframe.samplers.beta_schedule import with_betas
 from firstframe.tests import motion_files
 from firstframe.tests import tiny_models as tiny
@@ -65,9 +65,7 @@ def test_one_number_is_read_back_per_call_by_all_riders_together(model, motion, 
 
 
 def test_positions_are_made_once_per_call(model, motion, monkeypatch):
-    from firstframe.attention_patches import motion_layers
     made, real = [], network.positions
-    monkeypatch.setattr(motion_layers, "positions", lambda numbers, channels, like: made.append(channels) or real(numbers, channels, like))
     monkeypatch.setattr(network, "positions", lambda numbers, channels, like: made.append(channels) or real(numbers, channels, like))
     tiny.sample(insert(model, motion, "A"), tiny.latents(3, 8), steps=2, cfg=1.0)
     assert made == [32, 32]

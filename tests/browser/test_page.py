@@ -61,14 +61,25 @@ def test_it_opens_whole(page, path):
     ui = workflow.load(path)
     open_file(page, ui, path.name)
     assert page.evaluate("app.graph.nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)") == []
-    files = [n["widgets_values"][0] for n in ui["nodes"] if n["type"] in graphs.FILES]
+    files = [n["widgets_values"][0] for n in ui["nodes"] if n["type"] in graphs.FILES and workflow.runs(n)]
     missing = f"{files[0]} is missing" if len(files) == 1 else f"{len(files)} errors found"
     expected = missing if path in workflows.FOR_USERS else None  # the demo's server has none of SD1.5's files
     assert [text for text in complaints(page) if not (expected and text.startswith(expected))] == []
     again = page.evaluate("app.graph.serialize()")
     by_id = [{n["id"]: {k: n.get(k) for k in SAVED} for n in graph["nodes"]} for graph in (ui, again)]
     assert by_id[0] == by_id[1] and again["links"] == ui["links"] and again["version"] == 0.4
+    assert [g["title"] for g in again["groups"]] == [g["title"] for g in ui["groups"]]
+    needed = page.evaluate("app.graph.nodes.map(n => [n.type, ...n.size, ...n.computeSize()])")
+    assert [kind for kind, width, height, least_width, least_height in needed if width < least_width or height < least_height] == []
     assert "What to change first" in page.evaluate("document.body.innerText")  # the note is drawn, not only kept
+
+
+@pytest.mark.parametrize("path", workflows.FOR_USERS, ids=workflows.name)
+def test_as_a_template_it_is_readable_at_once(page, path):
+    page.evaluate(f"await app.loadGraphData({json.dumps(workflow.load(path))}, true, true, {json.dumps(path.stem)}, {{openSource: 'template'}})")
+    assert page.evaluate("app.canvas.ds.scale") > 0.62  # from 0.57 on the page draws the nodes' texts
+    page.until("[...document.querySelectorAll('.tiptap')].some(e => e.innerText.includes('What to change first') && e.scrollHeight <= e.clientHeight)", 30)  # the note needs no scrolling
+    page.screenshot(SHOTS / f"{path.stem}.png")
 
 
 def test_an_unknown_node_would_be_seen(page):
@@ -80,7 +91,7 @@ def test_an_unknown_node_would_be_seen(page):
 
 
 def test_the_run_button_makes_a_clip_that_the_page_shows(page, host):
-    path = workflows.FOR_DEMO[[p.stem for p in workflows.FOR_DEMO].index("PCFA")]
+    path = next(p for p in workflows.FOR_DEMO if "(PCFA)" in p.name)
     open_file(page, workflow.load(path), path.name)
     saver = "app.graph.nodes.find(n => n.type === 'SaveAnimatedWEBP')"
     button = page.until("(b => b && [b.x + b.width / 3, b.y + b.height / 2])(document.querySelector('[data-testid=queue-button]')?.getBoundingClientRect())")
@@ -101,6 +112,25 @@ def test_the_run_button_makes_a_clip_that_the_page_shows(page, host):
     page.until("[...document.querySelectorAll('video')].some(v => v.videoWidth === 128)")  # Save Video shows its own
     page.until("!document.body.innerText.includes('Job completed')")
     page.screenshot(SHOTS / "PCFA.png")
+
+
+def test_previews_cover_no_node(page, host):
+    path = next(p for p in workflows.FOR_DEMO if "(PiLife)" in p.name)
+    ui = workflows.change(workflow.load(path), host.object_info(), {("MotionAwareInversion", "steps"): 8})
+    open_file(page, ui, path.name)
+    page.evaluate("(await app.queuePrompt(0), true)")
+    shown = "app.graph.nodes.find(n => n.type === %s)"
+    for kind in ("MaskPreview", "MotionAwareInversion", "SaveAnimatedWEBP"):
+        page.until(f"[...({shown % json.dumps(kind)}.imgs ?? [])].some(i => i.complete && i.naturalWidth > 0)", 300)
+    page.until(f"{shown % json.dumps('SaveVideo')}.size[1] > {next(n['size'][1] for n in ui['nodes'] if n['type'] == 'SaveVideo')}", 60)
+    for kind in ("FF_MotionTokens", "MotionAwareInversion", "NoiseClipper"):
+        page.until(f"{shown % json.dumps(kind)}.widgets.some(w => w.name === 'shown_text' && w.value)")
+    page.until("!document.body.innerText.includes('Job completed')")
+    page.screenshot(SHOTS / "previews.png")
+    nodes = page.evaluate("app.graph.nodes.map(n => [n.type, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])")
+    assert [(a[0], b[0]) for i, a in enumerate(nodes) for b in nodes[:i] if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]] == []
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in (g["bounding"] for g in ui["groups"])]
+    assert [kind for kind, a, b, c, d in nodes if kind != "MarkdownNote" and not any(x < a and y < b and c < r and d < s for x, y, r, s in boxes)] == []
 
 
 def test_every_node_has_its_tooltips_and_its_help_page(page, host):

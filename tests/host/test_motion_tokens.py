@@ -1,4 +1,4 @@
-"""Motion Words on the real server: in CLIP Text Encode's place it changes no bit, shows what it found, and explains what it cannot use."""
+"""Motion Tokens on the real server: in CLIP Text Encode's place it changes no bit, shows what it found, and explains what it cannot use."""
 import pytest
 from firstframe.demo.cli import outputs
 from firstframe.tests import graphs
@@ -23,12 +23,12 @@ def test_it_stands_for_clip_text_encode_and_shows_its_words(host):
 def test_it_finds_the_words_and_says_when_there_are_none(host):
     assert host.run(graph(text="a red circle is (rolling:1.2)"))["positive"]["text"] == ["a red circle is ([[rolling]]:1.2)"]
     assert host.run(graph())["positive"]["text"] == [f"(no motion word: the whole picture counts) {graphs.PROMPT}"]
-    assert "Motion Words found no motion word in" in host.log.read_text(errors="replace")
+    assert "Motion Tokens found no motion word in" in host.log.read_text(errors="replace")
 
 
 @pytest.mark.parametrize("inputs, said", [
-    ({"words": "dancing"}, "Motion Words got 'dancing' in 'words', which the prompt 'a red circle on a blue background' does not contain."),
-    ({"text": "   "}, "Motion Words needs a prompt, got an empty one."),
+    ({"words": "dancing"}, "Motion Tokens got 'dancing' in 'words', which the prompt 'a red circle on a blue background' does not contain."),
+    ({"text": "   "}, "Motion Tokens needs a prompt, got an empty one."),
 ])
 def test_what_it_cannot_use(host, inputs, said):
     assert host.run_expecting_error(graph(**inputs)).startswith(f"Node positive (FF_MotionTokens): {said}")

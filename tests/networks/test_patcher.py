@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import comfy.model_management
 import pytest
 import torch
-from firstframe.attention_patches.motion_layers import insert
+from firstframe.attention_patches.inserted_layers import insert
 from firstframe.networks.motion_lora import apply_lora
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.networks.patcher import another

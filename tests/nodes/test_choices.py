@@ -6,7 +6,8 @@ import folder_paths
 import pytest
 import torch
 from firstframe.nodes.choices import known
-from firstframe.nodes.motion_module import LORAS, MODULES, MotionModuleLoader, read
+from firstframe.nodes.folders import read
+from firstframe.nodes.motion_module import LORAS, MODULES, MotionModuleLoader
 from firstframe.nodes.motion_tokens import choose
 from firstframe.tests import motion_files as files
 from firstframe.tests import tiny_models as tiny
@@ -27,7 +28,7 @@ def folder(tmp_path_factory):
 def test_a_choice_that_there_is_not_is_named_with_those_that_there_are(folder, choice):
     with pytest.raises(ValueError, match="Load Motion Module knows no choice in 'motion_module' of the name .*one.safetensors, two.ckpt"):
         MotionModuleLoader.execute(choice)
-    with pytest.raises(ValueError, match="Motion Words knows no 'tagger' .*models/motion_taggers.* Choose one of: auto, off"):
+    with pytest.raises(ValueError, match="Motion Tokens knows no 'tagger' .*models/motion_taggers.* Choose one of: auto, off"):
         choose("a bear", "", choice)
 
 

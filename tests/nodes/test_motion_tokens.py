@@ -1,13 +1,13 @@
-"""Motion Words: the node on the demo's real CLIP."""
+"""Motion Tokens: the node on the demo's real CLIP."""
 import logging
 import sys
 
 import comfy.sd
 import pytest
 import torch
-from firstframe.attention_patches import motion_words
 from firstframe.demo.in_process import CHECKPOINT
-from firstframe.nodes.motion_tokens import MotionWords
+from firstframe.nodes.motion_tokens import MotionTokensNode
+from firstframe.prompts import motion_words
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def clip():
 
 
 def run(clip, text, words="", tagger="auto"):
-    out = MotionWords.execute(clip, text, words, tagger)
+    out = MotionTokensNode.execute(clip, text, words, tagger)
     assert out.ui.as_dict()["text"] == (out.result[2],)
     return out.result
 
@@ -43,17 +43,17 @@ def test_no_motion_word_says_so_once(clip, caplog, text, tagger):
     assert tokens.positions == () and tokens.words == () and tokens.length == 77
     assert marked == f"(no motion word: the whole picture counts) {text}"
     assert [r.getMessage() for r in caplog.records if r.name == "FirstFrame"] == [
-        f"Motion Words found no motion word in {text!r}: the whole picture counts alike. Type one in 'words' to change that."]
+        f"Motion Tokens found no motion word in {text!r}: the whole picture counts alike. Type one in 'words' to change that."]
 
 
 @pytest.mark.parametrize("text", ["", "  \n\t "])
 def test_an_empty_prompt_is_refused(clip, text):
-    with pytest.raises(ValueError, match="Motion Words needs a prompt, got an empty one. Describe in 'text'"):
+    with pytest.raises(ValueError, match="Motion Tokens needs a prompt, got an empty one. Describe in 'text'"):
         run(clip, text)
 
 
 def test_a_checkpoint_without_clip_is_named():
-    with pytest.raises(ValueError, match="Motion Words got no CLIP.* connect the CLIP of Load Checkpoint"):
+    with pytest.raises(ValueError, match="Motion Tokens got no CLIP.* connect the CLIP of Load Checkpoint"):
         run(None, "a bear")
 
 

@@ -1,8 +1,8 @@
 """DDIM inversion with the host's sampler against the update written out, and the start of I2V-Zero built from it."""
 import pytest
 import torch
+from firstframe.samplers.ddim import invert, sigmas_of, timestep_grid
 from firstframe.samplers.i2v_zero import prepare
-from firstframe.samplers.inversion import invert, sigmas_of, timestep_grid
 from firstframe.samplers.latent_translation import translate
 from firstframe.tests import tiny_models as tiny
 

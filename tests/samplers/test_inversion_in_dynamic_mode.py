@@ -4,8 +4,8 @@ import comfy.utils
 import pytest
 import torch
 from firstframe.demo import in_process
-from firstframe.samplers.motion_aware_inversion import Optimisation
-from firstframe.samplers.picture_inversion import invert_picture
+from firstframe.samplers.inversion import invert_picture
+from firstframe.samplers.null_text import Optimisation
 from firstframe.tests import tiny_models as tiny
 from firstframe.tests.dynamic_mode import dynamic_mode
 from safetensors.torch import save_file
@@ -44,7 +44,7 @@ def test_every_dtype_of_file_and_computation(files, stored, computed):
             before = tiny.sample(m, tiny.latents(1))
             found, again = invert(m), invert(m)
             assert torch.equal(tiny.sample(m, tiny.latents(1)), before)
-    assert found.backward > 2 and torch.equal(found.walked, expected.walked) and torch.equal(again.walked, found.walked)
+    assert found.backward > 2 and torch.equal(found.reconstruction, expected.reconstruction) and torch.equal(again.reconstruction, found.reconstruction)
 
 
 def test_without_gradients_no_second_copy_is_made(files):
@@ -52,7 +52,7 @@ def test_without_gradients_no_second_copy_is_made(files):
         expected = invert(model(files / "fp16.safetensors", torch.float32), inner=0)
         with dynamic_mode():
             m = model(files / "fp16.safetensors", torch.float32)
-            assert torch.equal(invert(m, inner=0).walked, expected.walked) and m.non_dynamic_delegate_model is None
+            assert torch.equal(invert(m, inner=0).reconstruction, expected.reconstruction) and m.non_dynamic_delegate_model is None
 
 
 def test_a_model_that_cannot_be_read_again_is_refused_by_name(files):
@@ -77,5 +77,5 @@ def test_a_control_net_takes_part(files):
         expected = guided()
         with dynamic_mode():
             found = guided()
-    assert found.backward > 2 and torch.equal(found.walked, expected.walked)
-    assert not torch.allclose(found.walked, invert(model(files / "fp16.safetensors", torch.float32)).walked, atol=1e-3)
+    assert found.backward > 2 and torch.equal(found.reconstruction, expected.reconstruction)
+    assert not torch.allclose(found.reconstruction, invert(model(files / "fp16.safetensors", torch.float32)).reconstruction, atol=1e-3)

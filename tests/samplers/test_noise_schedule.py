@@ -2,12 +2,12 @@
 import pytest
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingContinuousEDM, ModelSamplingDiscrete, ModelSamplingSD3
-from firstframe.attention_patches.motion_tokens import MotionTokens
 from firstframe.networks.motion_module_files import motion_module
+from firstframe.nodes.attention_map import MotionAttentionMap
 from firstframe.nodes.inversion import MotionAwareInversion
-from firstframe.nodes.motion_attention import MotionAttentionMap
 from firstframe.nodes.motion_module import MotionModuleApply
 from firstframe.nodes.pilife import I2VZero, PCFAPatch
+from firstframe.prompts.tokens import MotionTokens
 from firstframe.samplers.beta_schedule import with_betas
 from firstframe.samplers.noise_schedule import check_schedule
 from firstframe.tests import motion_files
@@ -31,7 +31,7 @@ RUNS = {
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("who", RUNS)
 def test_other_schedules_are_refused_with_the_node_to_move(who, kind):
-    with pytest.raises(ValueError, match=f"{who} walks the noise schedule.*Move the Model Sampling node"):
+    with pytest.raises(ValueError, match=f"{who} needs the noise schedule.*Move the Model Sampling node"):
         RUNS[who](OTHERS[kind](tiny.model()))
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler
-from firstframe.samplers.motion_aware_inversion import OPTIMISERS, Optimisation
-from firstframe.samplers.picture_inversion import invert_picture
+from firstframe.samplers.inversion import invert_picture
+from firstframe.samplers.null_text import OPTIMISERS, Optimisation
 from firstframe.tests import tiny_models as tiny
 
 STEPS, START, GUIDANCE, INNER = 10, 701, 4.0, 4
@@ -65,6 +65,6 @@ def test_the_published_procedure_gives_the_same_latents(m):
     up, walked, found = reference(m.model.diffusion_model, m.get_model_object("latent_format").process_in(z0), positive[0][0], negative[0][0])
     scale = (1 + ours.sigmas[:, None, None, None] ** 2).sqrt()
     assert tiny.difference(ours.trajectory / scale, torch.cat(up)) < 1e-4
-    assert tiny.difference(ours.walked / scale, torch.cat(walked[::-1])) < 1e-4
+    assert tiny.difference(ours.reconstruction / scale, torch.cat(walked[::-1])) < 1e-4
     assert tiny.difference(torch.cat([p[0] for p in ours.psi[:0:-1]]), torch.cat(found)) < 1e-3
     assert not torch.allclose(torch.cat(walked[::-1])[0], torch.cat(up)[0], rtol=0.01)  # there is something to optimise

@@ -1,0 +1,68 @@
+"""The host's image UNet: which models have one, and the addresses of what lies in it."""
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel, Upsample
+
+STAGES = ("input", "middle", "output")
+
+
+def check_model(model, who: str, does: str = "changes the self-attention") -> None:
+    """Raises ValueError unless the model is an image UNet whose frames lie along the batch. does: what the node does with the UNet."""
+    unet = model.get_model_object("diffusion_model")
+    if not isinstance(unet, UNetModel):
+        raise ValueError(
+            f"{who} {does} of an SD1.5- or SDXL-type UNet, got {type(model.model).__name__} "
+            f"({type(unet).__name__}). Load such a checkpoint in Load Checkpoint."
+        )
+    if any(isinstance(layer, SpatialVideoTransformer) for layer in unet.modules()):
+        raise ValueError(
+            f"{who} needs an image UNet (SD1.5, SDXL), got the video model {type(model.model).__name__}, "
+            f"which relates its frames itself. Load an image checkpoint in Load Checkpoint."
+        )
+
+
+def blocks(unet, stage: str) -> list:
+    """The blocks of a stage, each a list of layers."""
+    return {"input": unet.input_blocks, "middle": [unet.middle_block], "output": unet.output_blocks}[stage]
+
+
+def transformer_blocks(unet, stages=STAGES) -> list[tuple[str, int]]:
+    """Addresses (stage, number) of the blocks with spatial transformers, in the stages asked for."""
+    return [(stage, i) for stage in STAGES if stage in stages for i, block in enumerate(blocks(unet, stage))
+            if any(isinstance(layer, SpatialTransformer) for layer in block)]
+
+
+def transformer(unet, address: tuple[str, int]) -> SpatialTransformer:
+    """The spatial transformer of a block."""
+    stage, number = address
+    return next(layer for layer in blocks(unet, stage)[number] if isinstance(layer, SpatialTransformer))
+
+
+def spatial_layers(block) -> list:
+    """ResBlocks and spatial transformers of a block, in order."""
+    return [layer for layer in block if isinstance(layer, (ResBlock, SpatialTransformer))]
+
+
+def last_layers(unet, stage: str) -> list[tuple[int, int, torch.nn.Module]]:
+    """[(level, number in the level, the last spatial layer)] of the input or output blocks, without the first convolution.
+
+    A level ends with its downsampler, which is a block of its own, or with the block that holds the upsampler.
+    """
+    found, level, j = [], 0, 0
+    for block in unet.input_blocks[1:] if stage == "input" else unet.output_blocks:
+        spatial = spatial_layers(block)
+        if spatial:
+            found.append((level, j, spatial[-1]))
+            j += 1
+        if not spatial or any(isinstance(layer, Upsample) for layer in block):
+            level, j = level + 1, 0
+    return found
+
+
+def width(layer) -> int:
+    """Channels that leave a ResBlock or spatial transformer."""
+    return layer.in_channels if isinstance(layer, SpatialTransformer) else layer.out_channels
+
+
+def res_blocks(unet) -> list[ResBlock]:
+    return [layer for layer in unet.modules() if isinstance(layer, ResBlock)]

@@ -1,0 +1,73 @@
+"""What the graphs share, once for users (SD1.5, 512 px) and once for the demo's own models (128 px, the twin)."""
+from . import files
+from .graph import Graph, Group, Node
+
+NEGATIVE = "blurry, distorted, low quality, watermark"
+FPS = 8.0
+WORLD = "In the demo world's words: a colour, a shape, a motion (moving right, left, up or down, growing, shrinking, spinning, standing still), a background."
+
+
+class Kit:
+    """kit(a, b): a for users, b for the demo. It gathers what goes into the group "Load": `model`, `clip` and `vae` are
+    those behind the last loader."""
+
+    def __init__(self, demo: bool):
+        self.demo = demo
+        checkpoint = Node("CheckpointLoaderSimple", {"ckpt_name": self(files.SD15, files.DEMO)})
+        vae = Node("VAELoader", {"vae_name": files.DEMO_VAE}) if demo else checkpoint
+        self.loaders = [checkpoint]
+        self.last = [vae] if demo else []
+        self.model, self.clip, self.vae = checkpoint["MODEL"], checkpoint["CLIP"], vae["VAE"]
+
+    def __call__(self, user, demo):
+        return demo if self.demo else user
+
+    @property
+    def load(self) -> list:
+        return [*self.loaders, *self.last]
+
+    def loader(self, kind: str, inputs: dict, **rest) -> Node:
+        self.loaders.append(Node(kind, inputs, **rest))
+        return self.loaders[-1]
+
+    def lora(self, file: str, strength: float = 1.0, bypassed: bool = False) -> None:
+        node = self.loader("LoraLoader", {"model": self.model, "clip": self.clip, "lora_name": file, "strength_model": strength, "strength_clip": strength}, bypassed=bypassed)
+        self.model, self.clip = node["MODEL"], node["CLIP"]
+
+    def prompts(self, user: str, demo: str, negative: str = NEGATIVE) -> tuple[Node, Node]:
+        return (Node("CLIPTextEncode", {"clip": self.clip, "text": self(user, demo)}, title="Prompt"),
+                Node("CLIPTextEncode", {"clip": self.clip, "text": self(negative, "")}, title="Negative prompt"))
+
+    def picture(self) -> tuple[Node, Node, Node]:
+        """Load, scale, encode."""
+        size = self(512, 128)
+        load = Node("LoadImage", {"image": "example.png"})
+        scale = Node("ImageScale", {"image": load["IMAGE"], "upscale_method": "lanczos", "width": size, "height": size, "crop": "center"})
+        return load, scale, Node("VAEEncode", {"pixels": scale["IMAGE"], "vae": self.vae})
+
+    def decode(self, samples) -> Node:
+        return Node("VAEDecode", {"samples": samples, "vae": self.vae})
+
+    def graph(self, name: str, columns: list, decoded: Node, *, about: str, change: list[str], more: str = "") -> Graph:
+        """columns: those between "Load" and "Save". The note: what it does, the files, what to change first, more."""
+        columns = [[Group("Load", self.load)], *columns, [Group("Save", save(name, decoded))]]
+        found = filter(None, (files.file_of(node) for column in columns for group in column for node in group.nodes))
+        whose = self("The VAE is the checkpoint's own.", "These are the demo's own tiny models: they draw a shape or two on a background. `./scripts/demo` puts them in place.")
+        note = [f"## {name}", about, "### Model files", "\n".join(file.line for file in found), whose,
+                "### What to change first", "\n".join(f"{i}. {text}" for i, text in enumerate(change, 1)), more]
+        return Graph(name, "\n\n".join(filter(None, note)), columns)
+
+    @property
+    def change_picture(self) -> str:
+        return f"**Load Image**: your first frame. It is cut to {self('512 x 512, the size that SD1.5 knows best', '128 x 128')}."
+
+    @property
+    def change_prompt(self) -> str:
+        return "**Prompt**: what is to be seen, and how it moves." + self("", " " + WORLD)
+
+
+def save(name: str, decoded: Node) -> list[Node]:
+    prefix = f"FirstFrame/{name.split(' (')[0]}"
+    video = Node("CreateVideo", {"images": decoded["IMAGE"], "fps": FPS})
+    return [Node("SaveAnimatedWEBP", {"images": decoded["IMAGE"], "filename_prefix": prefix, "fps": FPS, "lossless": True}), video,
+            Node("SaveVideo", {"video": video["VIDEO"], "filename_prefix": prefix, "format": "mp4", "codec": "h264"})]

@@ -1,0 +1,96 @@
+"""The kinds of files that lie in a user's folder of models: one table of how each is told, by its keys, and where it belongs.
+
+A loader says which kind it wants; for another one the error names what came and where to put it. A new kind is a line of the table.
+"""
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from .tensors import fault
+
+AGAIN = "Fetch the file again."
+
+
+@dataclass(frozen=True)
+class Kind:
+    """name: with its article, for errors; belongs: a sentence about where it goes; told: whether a file with these keys is of it."""
+
+    name: str
+    belongs: str
+    told: Callable[[list[str]], bool]
+
+
+def some(*parts: str) -> Callable:
+    return lambda keys: any(part in key for part in parts for key in keys)
+
+
+def starts(*prefixes: str) -> Callable:
+    return lambda keys: any(key.startswith(prefixes) for key in keys)
+
+
+def both(a: Callable, b: Callable) -> Callable:
+    return lambda keys: a(keys) and b(keys)
+
+
+def lora(keys) -> bool:
+    return any("lora" in key.lower() for key in keys)
+
+
+NOT_OURS = "That family is not supported."
+MOTION_LORA = Kind("a motion LoRA", "Motion LoRAs belong into models/animatediff_motion_lora and the node Load Motion LoRA.", both(lora, some("motion_modules.")))
+MOTION_MODULE = Kind("a motion module", "Motion modules belong into models/animatediff_models and the node Load Motion Module.", some("motion_modules."))
+KINDS = (  # the first that fits: those that are told by more come before those that they contain
+    MOTION_LORA,
+    Kind("a LoRA", "LoRAs of the image model belong into models/loras and the node Load LoRA.", lora),
+    Kind("a HotShot-XL module", NOT_OURS, some("temporal_attentions.", "pos_encoder.positional_encoding")),
+    Kind("a SparseCtrl model", NOT_OURS, both(some("motion_modules."), some("controlnet_cond_embedding."))),
+    Kind("a PIA module (it brings a first layer for the UNet)", NOT_OURS, both(some("motion_modules."), lambda keys: "conv_in.weight" in keys)),
+    MOTION_MODULE,
+    Kind("an IP-Adapter", "IP-Adapters belong into models/ipadapter.", starts("image_proj.", "ip_adapter.", "adapter_modules.")),
+    Kind("a ControlNet", "ControlNets belong into models/controlnet and the node Load ControlNet Model.", starts("control_model.", "zero_convs.", "controlnet_down_blocks.")),
+    Kind("a checkpoint", "Checkpoints belong into models/checkpoints and the node Load Checkpoint.", starts("model.diffusion_model.")),
+    Kind("a VAE", "VAEs belong into models/vae and the node Load VAE.", starts("encoder.down.", "encoder.down_blocks.", "taesd_decoder.", "decoder.up.")),
+    Kind("a text encoder", "Text encoders belong into models/text_encoders and the node Load CLIP.", some("text_model.encoder.")),
+)
+
+
+def tensors_of(sd: dict) -> dict[str, torch.Tensor]:
+    """What is a named tensor in a file; other entries are settings of its training."""
+    return {key: value for key, value in sd.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+
+
+def kind_of(keys: Iterable[str]) -> Kind | None:
+    """The kind of a file with these keys, None for one that is in no line of the table."""
+    keys = list(keys)
+    return next((kind for kind in KINDS if kind.told(keys)), None)
+
+
+class Reader:
+    """What a loader says about the file `name` that it cannot take. wants: the files that it takes, in words."""
+
+    def __init__(self, who: str, wants: str, name: str):
+        self.who, self.wants, self.name = who, wants, name
+
+    def refuse(self, found: str, instead: str = AGAIN) -> ValueError:
+        return ValueError(f"{self.who} expected {self.wants} in {self.name!r}, found {found}. {instead}")
+
+    def check_kind(self, keys: Iterable[str], kind: Kind) -> None:
+        """Raises ValueError unless a file with these keys is of the kind."""
+        keys = list(keys)
+        found = kind_of(keys)
+        if found is None:
+            raise self.refuse(f"{len(keys)} tensors of no kind that this pack knows", kind.belongs)
+        if found is not kind:
+            raise self.refuse(found.name, found.belongs)
+
+    def check_weights(self, weights: dict[str, torch.Tensor], wanted: dict[str, torch.Size]) -> None:
+        """Raises ValueError unless the weights have the wanted names and shapes, no others, and hold numbers."""
+        for what, keys in (("lacks", wanted.keys() - weights.keys()), ("has the unknown", weights.keys() - wanted.keys())):
+            if keys:
+                raise self.refuse(f"one that {what} {min(keys)} (and {len(keys) - 1} more)")
+        for key, value in weights.items():
+            if value.shape != wanted[key]:
+                raise self.refuse(f"{key} of shape {list(value.shape)} instead of {list(wanted[key])}")
+            if found := fault(value):
+                raise self.refuse(f"{found} in {key}")
