@@ -59,6 +59,19 @@ def last_layers(unet, stage: str) -> list[tuple[int, int, torch.nn.Module]]:
     return found
 
 
+def named_transformers(unet) -> dict[str, SpatialTransformer]:
+    """{its name in diffusers' files, such as down_blocks.0.attentions.1: the spatial transformer}."""
+    found = {f"{side}_blocks.{level}.attentions.{j}": layer for side, stage in (("down", "input"), ("up", "output")) for level, j, layer in last_layers(unet, stage)
+             if isinstance(layer, SpatialTransformer)}
+    middle = [layer for layer in unet.middle_block if isinstance(layer, SpatialTransformer)]
+    return found | {f"mid_block.attentions.{j}": layer for j, layer in enumerate(middle)}
+
+
+def named_blocks(unet) -> dict[str, torch.nn.Module]:
+    """{name, such as down_blocks.0.attentions.1.transformer_blocks.0: the transformer block}, with attn1 and attn2 in it."""
+    return {f"{name}.transformer_blocks.{i}": block for name, layer in named_transformers(unet).items() for i, block in enumerate(layer.transformer_blocks)}
+
+
 def width(layer) -> int:
     """Channels that leave a ResBlock or spatial transformer."""
     return layer.in_channels if isinstance(layer, SpatialTransformer) else layer.out_channels

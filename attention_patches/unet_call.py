@@ -94,7 +94,7 @@ def add_once(m, kind: str, name: str, wrapper: Callable) -> None:
 def ride(model, key: str, who: str, during: Callable, *, start_percent=0.0, end_percent=1.0, check: Callable | None = None, relates_frames=True):
     """A clone of `model` whose UNet calls within the range go through during(Call, proceed) -> output.
 
-    proceed() calls the UNet, proceed(told) with transformer_options[key] = told for the layers' patches. check(guider, noise, latent_image)
+    proceed() calls the UNet, proceed(told) with transformer_options[key] = told for the layers' patches, proceed(x=x) with another input. check(guider, noise, latent_image)
     runs before anything is loaded and raises what it finds. The percentages are those of the model that samples, at the time.
     relates_frames: see `riders`.
     """
@@ -105,7 +105,7 @@ def ride(model, key: str, who: str, during: Callable, *, start_percent=0.0, end_
         return executor(noise, latent_image, *args, **kwargs)
 
     def call(executor, x, timesteps, context=None, y=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
-        def proceed(told=None):
+        def proceed(told=None, x=x):
             options = transformer_options if told is None else {**transformer_options, key: told}
             return executor(x, timesteps, context, y, control, options, **kwargs)
 

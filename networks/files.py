@@ -39,14 +39,16 @@ def lora(keys) -> bool:
 
 NOT_OURS = "That family is not supported."
 MOTION_LORA = Kind("a motion LoRA", "Motion LoRAs belong into models/animatediff_motion_lora and the node Load Motion LoRA.", both(lora, some("motion_modules.")))
+I2V_ADAPTER = Kind("an I2V-Adapter", "I2V-Adapters belong into models/model_patches and the node Load I2V-Adapter.", some(".attn1.to_q_ff."))
 MOTION_MODULE = Kind("a motion module", "Motion modules belong into models/animatediff_models and the node Load Motion Module.", some("motion_modules."))
 KINDS = (  # the first that fits: those that are told by more come before those that they contain
     MOTION_LORA,
     Kind("a LoRA", "LoRAs of the image model belong into models/loras and the node Load LoRA.", lora),
     Kind("a HotShot-XL module", NOT_OURS, some("temporal_attentions.", "pos_encoder.positional_encoding")),
     Kind("a SparseCtrl model", NOT_OURS, both(some("motion_modules."), some("controlnet_cond_embedding."))),
-    Kind("a PIA module (it brings a first layer for the UNet)", NOT_OURS, both(some("motion_modules."), lambda keys: "conv_in.weight" in keys)),
-    MOTION_MODULE,
+    I2V_ADAPTER,
+    Kind("a PIA module (it brings a first layer for the UNet)", NOT_OURS, both(some("motion_modules."), lambda keys: "conv_in.weight" in keys and not starts("time_embedding.")(keys))),
+    MOTION_MODULE,  # alone, or in a whole UNet in diffusers' naming
     Kind("an IP-Adapter", "IP-Adapters belong into models/ipadapter.", starts("image_proj.", "ip_adapter.", "adapter_modules.")),
     Kind("a ControlNet", "ControlNets belong into models/controlnet and the node Load ControlNet Model.", starts("control_model.", "zero_convs.", "controlnet_down_blocks.")),
     Kind("a checkpoint", "Checkpoints belong into models/checkpoints and the node Load Checkpoint.", starts("model.diffusion_model.")),
