@@ -3,6 +3,7 @@ from comfy_api.latest import ComfyExtension
 
 from .nodes.attention_map import MotionAttentionMap
 from .nodes.frames import PictureToFrames
+from .nodes.i2v_adapter import I2VAdapterApply, I2VAdapterLoader
 from .nodes.inversion import MotionAwareInversion
 from .nodes.motion_module import MotionLoraLoader, MotionModuleApply, MotionModuleLoader
 from .nodes.motion_noise import MotionNoiseInit, NoiseClipper
@@ -11,7 +12,7 @@ from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
-         MotionModuleLoader, MotionLoraLoader, MotionModuleApply]
+         MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply]
 
 
 class FirstFrame(ComfyExtension):

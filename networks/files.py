@@ -39,7 +39,7 @@ def lora(keys) -> bool:
 
 NOT_OURS = "That family is not supported."
 MOTION_LORA = Kind("a motion LoRA", "Motion LoRAs belong into models/animatediff_motion_lora and the node Load Motion LoRA.", both(lora, some("motion_modules.")))
-I2V_ADAPTER = Kind("an I2V-Adapter", "I2V-Adapters belong into models/model_patches and the node Load I2V-Adapter.", some(".attn1.to_q_ff."))
+I2V_ADAPTER = Kind("an I2V-Adapter", "I2V-Adapters belong into models/i2v_adapter and the node Load I2V-Adapter.", some(".attn1.to_q_ff."))
 MOTION_MODULE = Kind("a motion module", "Motion modules belong into models/animatediff_models and the node Load Motion Module.", some("motion_modules."))
 KINDS = (  # the first that fits: those that are told by more come before those that they contain
     MOTION_LORA,

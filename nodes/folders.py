@@ -8,11 +8,15 @@ import folder_paths
 from .choices import known
 
 
-def register_folder(folder: str) -> None:
-    """Adds a folder of models/ to the host's list, and file extensions to whatever another pack or the user's paths file has put there."""
+def register_folder(folder: str, also: str | None = None) -> None:
+    """Adds a folder of models/ to the host's list, and file extensions to whatever another pack or the user's paths file has put there.
+
+    also: a folder of the host in which such files lie too.
+    """
     paths, extensions = folder_paths.folder_names_and_paths.get(folder, ([], set()))
-    own = os.path.join(folder_paths.models_dir, folder)
-    folder_paths.folder_names_and_paths[folder] = (paths if own in paths else [*paths, own], set(extensions) | set(folder_paths.supported_pt_extensions))
+    own = [os.path.join(folder_paths.models_dir, folder), *(folder_paths.get_folder_paths(also) if also else [])]
+    paths = [*paths, *(path for path in own if path not in paths)]
+    folder_paths.folder_names_and_paths[folder] = paths, set(extensions) | set(folder_paths.supported_pt_extensions)
 
 
 def reason(error: Exception) -> str:

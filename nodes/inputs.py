@@ -12,6 +12,7 @@ import traceback
 import torch
 from comfy_api.latest import io
 
+from ..networks.i2v_adapter import I2VAdapter
 from ..networks.motion_module_files import MotionModule
 from ..prompts.tokens import MotionTokens
 from ..samplers.inversion import Inversion
@@ -41,6 +42,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "MASK": (lambda v: isinstance(v, torch.Tensor), "a mask"),
     "INVERSION": (lambda v: isinstance(v, Inversion), "the inversion of Motion-Aware Inversion"),
     "MOTION_TOKENS": (lambda v: isinstance(v, MotionTokens), "the motion_tokens of Motion Tokens"),
+    "I2V_ADAPTER": (lambda v: isinstance(v, I2VAdapter), "the i2v_adapter of Load I2V-Adapter"),
     "FF_MOTION_MODULE": (lambda v: isinstance(v, MotionModule), "the motion_module of Load Motion Module"),
 }
 

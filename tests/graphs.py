@@ -45,6 +45,18 @@ def motion(module: str, frames: int = 4, lora: str | None = None, strength: floa
     return graph
 
 
+def i2v_adapter(picture: str, adapter: str, frames: int = 3, strength: float = 1.0, **rest) -> dict:
+    """A picture and a motion module, with an I2V-Adapter of models/i2v_adapter."""
+    graph = motion(MOTION, frames, **rest)
+    graph["picture"] = {"class_type": "LoadImage", "inputs": {"image": picture}}
+    graph["encode"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["picture", 0], "vae": ["vae", 0]}}
+    graph["adapter"] = {"class_type": "FF_I2VAdapterLoader", "inputs": {"i2v_adapter": adapter}}
+    graph["i2v"] = {"class_type": "I2VAdapterApply", "inputs": {"model": ["motion", 0], "i2v_adapter": ["adapter", 0], "first_frame": ["encode", 0], "strength": strength,
+                                                               "start_percent": 0.0, "end_percent": 1.0}}
+    graph["sample"]["inputs"]["model"] = ["i2v", 0]
+    return graph
+
+
 def pcfa(picture: str, frames: int = 3, **rest) -> dict:
     """A picture as the first frame, PCFAPatch on the model."""
     graph = plain(frames, **rest)

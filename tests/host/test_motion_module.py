@@ -61,7 +61,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("name,says", [
-    ("lora.safetensors", "found a LoRA. Motion LoRAs belong into models/animatediff_motion_lora"),
+    ("lora.safetensors", "found a motion LoRA. Motion LoRAs belong into models/animatediff_motion_lora"),
     ("truncated.ckpt", "cannot read 'truncated.ckpt' in models/animatediff_models"),
     ("truncated.safetensors", "cannot read 'truncated.safetensors' in models/animatediff_models"),
     ("narrow.safetensors", "Node motion (FF_MotionModuleApply): Apply Motion Module: the motion module 'narrow.safetensors' does not fit this FirstFrameDemo model"),

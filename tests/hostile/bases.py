@@ -61,6 +61,12 @@ def motion() -> dict:
     return ends(graph, "sample")
 
 
+def i2v(picture: str) -> dict:
+    graph = graphs.i2v_adapter(picture, "random.safetensors", FRAMES, steps=1)
+    graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+    return ends(graph, "sample")
+
+
 def plain() -> dict:
     graph = graphs.plain(FRAMES, steps=1)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -82,5 +88,7 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_MotionModuleLoader": (video, "module"),
         "FF_MotionLoraLoader": (video, "motion_lora"),
         "FF_MotionModuleApply": (video, "motion"),
+        "FF_I2VAdapterLoader": (i2v(picture), "adapter"),
+        "I2VAdapterApply": (i2v(picture), "i2v"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}

@@ -101,6 +101,12 @@ LORAS = ANY | {
     "far.safetensors": tensors(lambda good: {k.replace("blocks.0.motion", "blocks.7.motion"): v for k, v in good.items() if "blocks.0.motion" in k}),
     "rank_0.safetensors": each(lambda v: v[:0] if v.shape[0] < v.shape[1] else v[:, :0]),
 }
+ADAPTERS = ANY | {
+    "lacks_one.safetensors": tensors(lambda good: dict(list(good.items())[1:])), "queries_alone.safetensors": tensors(lambda good: {k: v for k, v in good.items() if "to_q" in k}),
+    "far_level.safetensors": tensors(lambda good: {k.replace("down_blocks.0", "down_blocks.99999"): v for k, v in good.items()}),
+    "far_block.safetensors": tensors(lambda good: {k.replace("transformer_blocks.0", "transformer_blocks.99"): v for k, v in good.items()}),
+    "wide.safetensors": each(lambda v: v.repeat(*[2] * v.ndim)), "a_row.safetensors": one(lambda v: torch.ones(200000, 1), "to_q_ff"),
+}
 TAGGERS = {  # {folder: {file: bytes}}
     "no_weights": {"config.json": b"{}"}, "broken": {"config.json": b"{", "model.safetensors": b"", "tokenizer.json": b"["}, "a_list": {"config.json": b"[1]"},
     "no_text": {"config.json": b"\xff\x00"}, "unknown": {"config.json": b'{"model_type": "?"}', "model.safetensors": header(58)},
