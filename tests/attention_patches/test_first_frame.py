@@ -85,7 +85,9 @@ def slow_denoised(model, sd, z, sigma, frames, strength=1.0, seed=1):
         block.attn1.forward = Written(block.attn1, sd, place, frames, strength)
     try:
         t = base.model_sampling.timestep(torch.tensor([sigma])).expand(len(z)).float()
-        out = unet(xc, t, context=tiny.conditioning(seed)[0][0].expand(len(z), -1, -1))
+        prompt, options = tiny.conditioning(seed)[0]
+        y = base.encode_adm(**options, width=128, height=128, device=tiny.CPU).expand(len(z), -1) if base.adm_channels else None
+        out = unet(xc, t, context=prompt.expand(len(z), -1, -1), y=y)
     finally:
         for block, forward in kept.items():
             del block.attn1.forward
@@ -95,8 +97,10 @@ def slow_denoised(model, sd, z, sigma, frames, strength=1.0, seed=1):
     return x0
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.4])
-def test_the_whole_unet_with_the_branch_written_out(model, adapter, strength):
+@pytest.mark.parametrize("shape, strength", [("SD1.5", 1.0), ("SD1.5", 0.4), ("SDXL", 1.0)])
+def test_the_whole_unet_with_the_branch_written_out(shape, strength):
+    model = tiny.model(shape)
+    adapter = i2v_adapter(files.i2v_adapter(model), "a")
     z, sigma = tiny.latents(4), 1.5
     x = sigma * tiny.latents(4, seed=11) + model.model.process_latent_in(z)
     expected = model.model.process_latent_out(slow_denoised(model, files.i2v_adapter(model), x, sigma, 4, strength))

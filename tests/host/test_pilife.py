@@ -1,11 +1,12 @@
 """PiLife's graph on the real server: runs, repeats itself bit for bit, and refuses what it should at the right node."""
+import re
+
 import numpy as np
 import pytest
 from firstframe.demo.cli import outputs
 from firstframe.demo.cli.server import PACK
 from firstframe.tests import graphs
 from firstframe.tests.interrupted import run_interrupted
-from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,11 @@ def test_the_whole_graph_keeps_the_picture_and_repeats_itself(host, picture):
     graph = graphs.pilife(picture)
     first, again = frames(host, graph), frames(host, graph)
     assert len(first) == 3 and all((array(a) == array(b)).all() for a, b in zip(first, again))
-    with Image.open(PACK / "demo" / "example.png") as original:
-        assert np.abs(array(first[0]) - array(original.resize((128, 128)))).mean() < 40
     assert np.abs(array(first[1]) - array(first[0])).mean() > 0.5
+    graph["guider"]["inputs"] |= {"positive": ["invert", 2], "cfg": 1.0}  # the found embeddings alone
+    back = frames(host, graph)[0]
+    graph["decode"]["inputs"]["samples"] = ["encode", 0]
+    assert np.abs(array(back) - array(frames(host, graph)[0])).mean() < 3  # of 255
 
 
 @pytest.mark.parametrize("mode", ["null-text", "none"])
@@ -48,6 +51,16 @@ def test_report_and_plot_are_shown_at_the_node(host, picture):
     out = host.run(graphs.pilife(picture))
     assert "PSNR" in out["invert"]["text"][0] and out["invert"]["images"][0]["type"] == "temp"
     assert out["clip"]["text"][0].count("\n") == 2 and out["clip"]["text"][0].startswith("frame 1: distance 0.0")
+
+
+def test_the_default_leaves_guidance_something_to_act_on(host, picture):
+    """cfg multiplies what the embeddings leave; with extra calls on the way up they stay the prompt's own, and leave next to nothing."""
+    graph, left = graphs.pilife(picture), {}
+    for refine in (-1, 3):
+        graph["invert"]["inputs"]["refine"] = refine
+        text = host.run(graph)["invert"]["text"][0]
+        left[refine] = float(re.search(r"Guidance left: ([\d.]+)", text)[1])
+    assert left[-1] > 10 * left[3]
 
 
 def test_either_noise_node_can_be_left_out_and_a_plain_sampler_used(host, picture):
