@@ -21,9 +21,10 @@ from .unet import check_model, named_blocks
 
 def branch(x: torch.Tensor, q, k1: torch.Tensor, v1: torch.Tensor, out, attention, clips: int) -> torch.Tensor:
     """Attn(X W'_Q, K^1, V^1) W'_O for x [c*f*r,n,d], which went into the layer; k1, v1 [c,r,n,d] of the first frames; q and out: the two projections."""
-    queries = q(x)
-    k1, v1 = (t[:, None].expand(-1, len(x) // (clips * t.shape[1]), -1, -1, -1).reshape(queries.shape) for t in (k1, v1))
-    return out(attention(queries, k1, v1))
+    r, n = k1.shape[1:3]
+    queries = q(x).unflatten(0, (clips, -1, r)).transpose(1, 2)  # all frames ask the same keys, so they ask as one: none is copied
+    found = attention(queries.flatten(2, 3).flatten(0, 1), k1.flatten(0, 1), v1.flatten(0, 1))
+    return out(found.unflatten(1, (-1, n)).unflatten(0, (clips, r)).transpose(1, 2).flatten(0, 2))
 
 
 @contextmanager

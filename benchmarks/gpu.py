@@ -7,7 +7,7 @@ import torch
 
 from ..demo.in_process import use_host
 from ..demo.tables.report import markdown
-from . import inversion, motion_module, pcfa
+from . import i2v_adapter, inversion, motion_module, pcfa
 from .timing import on_this_machine
 
 COLUMNS = ("", "seconds", "ratio", "ratio to the floor", "peak GiB")
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
         return 1
     use_host()
     rows = []
-    for subject, rounds in ((pcfa, 9), (motion_module, 5), (inversion, 3)):
+    for subject, rounds in ((pcfa, 9), (motion_module, 5), (i2v_adapter, 5), (inversion, 3)):
         for case in on_this_machine(subject.CASES):
             rows += subject.measure(*case, int(argv[0]) if argv else rounds)
     print(f"\n{torch.cuda.get_device_name()}, PyTorch {torch.__version__}\n\n{table(rows)}")
