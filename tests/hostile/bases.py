@@ -61,6 +61,12 @@ def motion() -> dict:
     return ends(graph, "sample")
 
 
+def colors(picture: str) -> dict:
+    graph = graphs.similar(picture, FRAMES, steps=1)
+    graph["match"] = {"class_type": "FF_MatchFrameColors", "inputs": {"images": ["decode", 0], "strength": 1.0}}
+    return {k: v for k, v in graph.items() if k != "save"} | {"see": {"class_type": "PreviewAny", "inputs": {"source": ["match", 0]}}}
+
+
 def plain() -> dict:
     graph = graphs.plain(FRAMES, steps=1)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -82,5 +88,7 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_MotionModuleLoader": (video, "module"),
         "FF_MotionLoraLoader": (video, "motion_lora"),
         "FF_MotionModuleApply": (video, "motion"),
+        "FrameSimilarityPrior": (ends(graphs.similar(picture, FRAMES, steps=1), "sample"), "prior"),
+        "FF_MatchFrameColors": (colors(picture), "match"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}
