@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.samplers import calculate_sigmas
 
 LONGEST = 128  # times the steps: schedules longer than that are not looked at
@@ -17,6 +18,7 @@ LONGEST = 128  # times the steps: schedules longer than that are not looked at
 
 def last_steps(sampling, scheduler: str, steps: int, total: int, who: str) -> torch.Tensor:
     """The last `steps` steps of the scheduler's `total`, as KSampler and Basic Scheduler take them; total = steps is its whole schedule."""
+    throw_exception_if_processing_interrupted()  # schedules of 100,000 steps (1000 from t0 0.01) take the host a second each
     sigmas = calculate_sigmas(sampling, scheduler, total).cpu()
     if len(sigmas) < 2 or not torch.isfinite(sigmas).all():
         raise ValueError(f"{who} asked the scheduler {scheduler!r} for {total} steps and got no usable noise levels. Choose another 'scheduler', or more 'steps'.")
