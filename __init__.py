@@ -2,6 +2,8 @@
 from comfy_api.latest import ComfyExtension
 
 from .nodes.attention_map import MotionAttentionMap
+from .nodes.frame_colors import MatchFrameColors
+from .nodes.frame_similarity import FrameSimilarityPrior
 from .nodes.frames import PictureToFrames
 from .nodes.i2v_adapter import I2VAdapterApply, I2VAdapterLoader
 from .nodes.inversion import MotionAwareInversion
@@ -12,7 +14,7 @@ from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
-         MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply]
+         MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, FrameSimilarityPrior, MatchFrameColors]
 
 
 class FirstFrame(ComfyExtension):

@@ -39,6 +39,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "NOISE": (has("generate_noise", "seed"), "a noise, as of RandomNoise"),
     "LATENT": (is_latent, "latents of one tensor"),
     "CONDITIONING": (is_conditioning, "embeddings [batch, tokens, width], as of CLIP Text Encode"),
+    "IMAGE": (lambda v: isinstance(v, torch.Tensor), "images"),
     "MASK": (lambda v: isinstance(v, torch.Tensor), "a mask"),
     "INVERSION": (lambda v: isinstance(v, Inversion), "the inversion of Motion-Aware Inversion"),
     "MOTION_TOKENS": (lambda v: isinstance(v, MotionTokens), "the motion_tokens of Motion Tokens"),

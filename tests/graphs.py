@@ -68,6 +68,17 @@ def pcfa(picture: str, frames: int = 3, **rest) -> dict:
     return graph
 
 
+def similar(picture: str, frames: int = 3, **prior) -> dict:
+    """A picture, Frame Similarity Prior and KSampler with its denoise; prior: inputs of that node, scheduler and steps also of KSampler."""
+    graph = pcfa(picture, frames)
+    del graph["latent"], graph["patch"]
+    graph["prior"] = {"class_type": "FrameSimilarityPrior", "inputs": {
+        "model": ["model", 0], "samples": ["encode", 0], "frames": frames, "p": 0.5, "t0": 0.8, "seed": 0, "scheduler": "normal", "steps": 4, "keep_first": True,
+        "preset": "own values", **prior}}
+    graph["sample"]["inputs"] |= {"model": ["model", 0], "latent_image": ["prior", 0], "denoise": ["prior", 2], **{k: graph["prior"]["inputs"][k] for k in ("scheduler", "steps")}}
+    return graph
+
+
 def i2v_zero(picture: str, frames: int = 3, steps: int = 10) -> dict:
     """The baseline of the PiLife paper."""
     graph = pcfa(picture, frames)

@@ -67,6 +67,12 @@ def i2v(picture: str) -> dict:
     return ends(graph, "sample")
 
 
+def colors(picture: str) -> dict:
+    graph = graphs.similar(picture, FRAMES, steps=1)
+    graph["match"] = {"class_type": "FF_MatchFrameColors", "inputs": {"images": ["decode", 0], "strength": 1.0}}
+    return {k: v for k, v in graph.items() if k != "save"} | {"see": {"class_type": "PreviewAny", "inputs": {"source": ["match", 0]}}}
+
+
 def plain() -> dict:
     graph = graphs.plain(FRAMES, steps=1)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -90,5 +96,7 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_MotionModuleApply": (video, "motion"),
         "FF_I2VAdapterLoader": (i2v(picture), "adapter"),
         "I2VAdapterApply": (i2v(picture), "i2v"),
+        "FrameSimilarityPrior": (ends(graphs.similar(picture, FRAMES, steps=1), "sample"), "prior"),
+        "FF_MatchFrameColors": (colors(picture), "match"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}
