@@ -41,6 +41,17 @@ def test_official_layer():
     assert tiny.difference(own + added, g["out.hidden_states"]) <= 1e-5
 
 
+def test_tokens_that_another_pack_has_split_off_meet_their_own_part_of_the_first_frame():
+    """Clips c, frames f, parts r, row by row."""
+    c, f, r, n, d = 2, 3, 4, 5, 8
+    x, k1, v1, weights = (torch.randn(size, generator=torch.Generator().manual_seed(i)) for i, size in enumerate(((c * f * r, n, d), (c, r, n, d), (c, r, n, d), (2, d, d))))
+    q, out = (lambda t, w=w: t @ w for w in weights)
+    found = branch(x, q, k1, v1, out, lambda q, k, v: heads_attention(q, k, v, 2), c).view(c, f, r, n, d)
+    for i, j, part in torch.cartesian_prod(*map(torch.arange, (c, f, r))).tolist():
+        row = x.view(c, f, r, n, d)[i, j, part][None]
+        torch.testing.assert_close(found[i, j, part][None], out(heads_attention(q(row), k1[i, part][None], v1[i, part][None], 2)))
+
+
 @pytest.fixture(scope="module")
 def model():
     return tiny.model()
