@@ -2,6 +2,7 @@
 from comfy_api.latest import ComfyExtension
 
 from .nodes.attention_map import MotionAttentionMap
+from .nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader
 from .nodes.frames import PictureToFrames
 from .nodes.inversion import MotionAwareInversion
 from .nodes.motion_module import MotionLoraLoader, MotionModuleApply, MotionModuleLoader
@@ -11,7 +12,7 @@ from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
-         MotionModuleLoader, MotionLoraLoader, MotionModuleApply]
+         MotionModuleLoader, MotionLoraLoader, MotionModuleApply, ContentAdapterLoader, ContentAdapterApply]
 
 
 class FirstFrame(ComfyExtension):

@@ -61,6 +61,14 @@ def motion() -> dict:
     return ends(graph, "sample")
 
 
+def content(picture: str) -> dict:
+    graph = graphs.content_adapter(picture, FRAMES, steps=1)
+    graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+    graph["mask"] = MASK
+    graph["content"]["inputs"] |= {"mask": ["mask", 0], "weights_per_frame": "1, 0.5, 0.25"}
+    return ends(graph, "sample")
+
+
 def plain() -> dict:
     graph = graphs.plain(FRAMES, steps=1)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -82,5 +90,7 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_MotionModuleLoader": (video, "module"),
         "FF_MotionLoraLoader": (video, "motion_lora"),
         "FF_MotionModuleApply": (video, "motion"),
+        "FF_ContentAdapterLoader": (content(picture), "adapter"),
+        "FF_ContentAdapterApply": (content(picture), "content"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}

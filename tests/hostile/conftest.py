@@ -4,17 +4,20 @@ import pytest
 
 @pytest.fixture(scope="session")
 def server():
-    """With a node for bad values, a tiny video model (wan.safetensors) and a picture of 64x64 (small.png)."""
+    """With a node for bad values, a tiny video model (wan.safetensors), an IP-Adapter for the demo's model and a picture of 64x64 (small.png)."""
     import comfy.ops
     import torch
     from comfy.ldm.wan.model import WanModel
     from firstframe.demo.cli.server import PACK, Server
+    from firstframe.tests import adapter_files, graphs, tiny_models
     from PIL import Image
     from safetensors.torch import save_file
     with Server(custom_nodes=[PACK / "tests" / "hostile" / "source_nodes"], environment={"OMP_NUM_THREADS": "1"}) as server:
         wan = WanModel(model_type="t2v", dim=128, ffn_dim=64, num_heads=1, num_layers=1, in_dim=16, out_dim=16, text_dim=4096, freq_dim=256, operations=comfy.ops.manual_cast)
         (server.base / "models" / "diffusion_models").mkdir(exist_ok=True)
         save_file({k: torch.zeros_like(v).half() for k, v in wan.state_dict().items()}, server.base / "models" / "diffusion_models" / "wan.safetensors")
+        (server.base / "models" / "ipadapter").mkdir(exist_ok=True)
+        save_file(adapter_files.adapter(tiny_models.model("demo"), "plus"), server.base / "models" / "ipadapter" / graphs.ADAPTER)
         Image.effect_noise((64, 64), 60).convert("RGB").save(server.base / "input" / "small.png")
         yield server
 

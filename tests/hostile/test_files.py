@@ -1,13 +1,13 @@
 """Whatever lies in a folder of ours, a graph that reads it runs or stops with a sentence of ours; afterwards a plain graph gives the same bits."""
 import pytest
 import torch
-from firstframe.demo.cli.server import PACK
 from firstframe.tests import graphs
 from firstframe.tests.hostile import bases, files
 from firstframe.tests.hostile.verdict import judge, plain_bits, run
 from safetensors.torch import load_file
 
-GOOD = {"FF_MotionModuleLoader": {"double.safetensors", "no_positions.safetensors"}, "FF_MotionLoraLoader": {"double.safetensors"}}
+GOOD = {"FF_MotionModuleLoader": {"double.safetensors", "no_positions.safetensors"}, "FF_MotionLoraLoader": {"double.safetensors"},
+        "FF_ContentAdapterLoader": {"double.safetensors", "published.bin"}}
 
 
 def written(server, folder: str, bad: dict, good) -> list[str]:
@@ -20,9 +20,10 @@ def written(server, folder: str, bad: dict, good) -> list[str]:
 
 @pytest.mark.parametrize("node, widget, folder, good, bad", [
     ("FF_MotionModuleLoader", "motion_module", "animatediff_models", graphs.MOTION, files.MODULES),
-    ("FF_MotionLoraLoader", "lora", "animatediff_motion_lora", graphs.PAN, files.LORAS)])
+    ("FF_MotionLoraLoader", "lora", "animatediff_motion_lora", graphs.PAN, files.LORAS),
+    ("FF_ContentAdapterLoader", "content_adapter", "ipadapter", graphs.ADAPTER, files.ADAPTERS)])
 def test_every_bad_file(server, before, node, widget, folder, good, bad):
-    names = written(server, folder, bad, load_file(PACK / "demo" / "weights" / folder / good))
+    names = written(server, folder, bad, load_file(server.base / "models" / folder / good))
     graph, key = bases.bases("small.png")[node]
     cases = {name: {**graph, key: {**graph[key], "inputs": {**graph[key]["inputs"], widget: name}}} for name in names}
     wrong, counts = judge(server, [(f"{node}, {name}", case) for name, case in cases.items() if name not in GOOD[node]])

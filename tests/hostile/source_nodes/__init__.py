@@ -2,6 +2,7 @@
 
 HostileValue has an output of the type *, which the host connects to anything.
 """
+import comfy.clip_vision
 import torch
 from comfy_api.latest import ComfyExtension, io
 
@@ -68,7 +69,7 @@ BAD = {  # wire type: {name: the bad value, from the good one that stood there}
     "NOISE": {"NaN": lambda good: Noise(lambda z: z * NAN), "one frame": lambda good: Noise(lambda z: torch.zeros_like(z[:1])), "zeros": lambda good: Noise(torch.zeros_like),
               "five axes": lambda good: Noise(lambda z: torch.zeros_like(z)[:, :, None])},
     "SIGMAS": {"none": lambda good: good[:0], "NaN": lambda good: good * NAN},
-    "INVERSION": {}, "MOTION_TOKENS": {}, "FF_MOTION_MODULE": {},
+    "INVERSION": {}, "MOTION_TOKENS": {}, "FF_MOTION_MODULE": {}, "CONTENT_ADAPTER": {}, "CLIP_VISION": {},
 }
 
 
@@ -83,9 +84,26 @@ class HostileValue(io.ComfyNode):
         return io.NodeOutput(good if name.startswith("as it is") else (BAD[type] | ANY)[name](good))
 
 
+class SmallClipVision(io.ComfyNode):
+    """The stock loader knows CLIPs of 300 million weights and more."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="SmallClipVision", category="tests", inputs=[io.Int.Input("hidden_size")], outputs=[io.ClipVision.Output()])
+
+    @classmethod
+    def execute(cls, hidden_size) -> io.NodeOutput:
+        clip = comfy.clip_vision.ClipVisionModel(dict(
+            num_hidden_layers=3, hidden_size=hidden_size, num_attention_heads=4, intermediate_size=64, hidden_act="gelu", model_type="clip_vision_model", num_channels=3,
+            image_size=28, patch_size=14, projection_dim=48))
+        for p in clip.model.parameters():
+            torch.nn.init.constant_(p, 0.01) if p.ndim < 2 else torch.nn.init.eye_(p.flatten(1))
+        return io.NodeOutput(clip)
+
+
 class Sources(ComfyExtension):
     async def get_node_list(self):
-        return [HostileValue]
+        return [HostileValue, SmallClipVision]
 
 
 async def comfy_entrypoint():
