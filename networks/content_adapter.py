@@ -19,6 +19,7 @@ from .patcher import in_patcher
 
 LOADER = "Load Content-Adapter"
 ENCODERS = {("image_embeds", 1024): "ViT-H/14", ("image_embeds", 1280): "ViT-bigG/14", ("penultimate_hidden_states", 1280): "ViT-H/14", ("penultimate_hidden_states", 1664): "ViT-bigG/14"}
+MOST_TOKENS = 1024  # of a picture; published: 4, 16, 257
 TOGETHER = 16  # pictures that CLIP sees at once
 
 
@@ -100,6 +101,8 @@ def look(sd: dict, name: str) -> tuple[dict, object, dict]:
     size = size_of(partial(shape, "image_proj."))
     if isinstance(size, ResamplerSize) and size.inner % DIM_HEAD:
         raise refuse(f"image_proj.layers.0.0.to_q.weight with {size.inner} rows", f"Expected a multiple of {DIM_HEAD}.")
+    if getattr(size, "tokens", 0) > MOST_TOKENS:
+        raise refuse(f"one that makes {size.tokens} tokens of a picture", f"Expected at most {MOST_TOKENS}.")
     count = sum(k.startswith("ip_adapter.") and k.endswith(".to_k_ip.weight") for k in weights)
     layout = {str(n): shape("ip_adapter.", f"{n}.to_k_ip.weight", 2)[0] for n in range(1, 2 * max(1, count), 2)}
     made = makers(size, layout)

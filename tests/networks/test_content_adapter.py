@@ -63,6 +63,8 @@ def broken(kind):
         return {k: v for k, v in plus.items() if "layers." not in k}
     if kind == "heads":
         return files.random({**{k: tuple(v.shape) for k, v in plus.items()}, **{f"image_proj.{k}": v for k, v in files.plus(64, files.HIDDEN, inner=96).items()}})
+    if kind == "many tokens":
+        return plus | {"image_proj.latents": torch.zeros(1, 1025, 64)}
     if kind == "FaceID":
         return {k.replace("image_proj.proj.3", "image_proj.norm"): v for k, v in full.items()} | {"ip_adapter.0.to_q_lora.down.weight": torch.zeros(4, 32)}
     if kind == "FaceID portrait":
@@ -80,7 +82,9 @@ def broken(kind):
     ("shape", r"ip_adapter.3.to_v_ip.weight of shape \[32, 63\] instead of \[32, 64\]"), ("another width", r"ip_adapter.3.to_k_ip.weight of shape \[32, 60\]"),
     ("odd tokens", r"image_proj.proj.weight of shape \[259, 48\] instead of \[256, 48\]"), ("one axis", r"ip_adapter.1.to_k_ip.weight of shape \[32\]. Expected 2 axes"),
     ("no rows", r"image_proj.norm.weight of shape \[0\]"), ("NaN", "NaN or infinity in image_proj.norm.weight"), ("even", "no ip_adapter.15"), ("more", "has the unknown image_proj.other"),
-    ("far layer", "has the unknown image_proj.layers.99999"), ("no layer", "no image_proj.layers.0.0.to_q.weight"), ("heads", "with 96 rows. Expected a multiple of 64"),
+    ("far layer", "has the unknown image_proj.layers.99999"), ("no layer", "no image_proj.layers.0.0.to_q.weight"),
+    ("many tokens", "one that makes 1025 tokens of a picture. Expected at most 1024"),
+    ("heads", "with 96 rows. Expected a multiple of 64"),
     ("FaceID", "FaceID .it needs a face recogniser.. That family is not supported"), ("FaceID portrait", "no image_proj.proj.weight"), ("projection alone", "no ip_adapter.1.to_k_ip.weight"),
     ("layers alone", "no image_proj.proj.weight"), ("empty", "0 tensors"), ("list", "0 tensors"), ("motion module", "a motion module. Motion modules belong into models/animatediff_models"),
     ("lora", "a motion LoRA")])
