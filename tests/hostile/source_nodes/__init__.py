@@ -3,6 +3,7 @@
 HostileValue has an output of the type *, which the host connects to anything.
 """
 import comfy.clip_vision
+import comfy.memory_management
 import torch
 from comfy_api.latest import ComfyExtension, io
 
@@ -93,11 +94,18 @@ class SmallClipVision(io.ComfyNode):
 
     @classmethod
     def execute(cls, hidden_size) -> io.NodeOutput:
-        clip = comfy.clip_vision.ClipVisionModel(dict(
-            num_hidden_layers=3, hidden_size=hidden_size, num_attention_heads=4, intermediate_size=64, hidden_act="gelu", model_type="clip_vision_model", num_channels=3,
-            image_size=28, patch_size=14, projection_dim=48))
-        for p in clip.model.parameters():
-            torch.nn.init.constant_(p, 0.01) if p.ndim < 2 else torch.nn.init.eye_(p.flatten(1))
+        def made():
+            return comfy.clip_vision.ClipVisionModel(dict(
+                num_hidden_layers=3, hidden_size=hidden_size, num_attention_heads=4, intermediate_size=64, hidden_act="gelu", model_type="clip_vision_model",
+                num_channels=3, image_size=28, patch_size=14, projection_dim=48))
+
+        lazy, comfy.memory_management.aimdo_enabled = comfy.memory_management.aimdo_enabled, False  # such layers have no weights whose shapes could be read
+        try:
+            shapes = {k: v.shape for k, v in made().model.state_dict().items()}
+        finally:
+            comfy.memory_management.aimdo_enabled = lazy
+        clip, generator = made(), torch.Generator().manual_seed(0)
+        clip.load_sd({k: torch.randn(shape, generator=generator).half() / 5 for k, shape in shapes.items()})
         return io.NodeOutput(clip)
 
 
