@@ -3,6 +3,7 @@ import comfy.clip_vision
 import comfy.memory_management
 import torch
 from firstframe.attention_patches.unet import cross_layers
+from firstframe.tests import tiny_models
 
 HIDDEN, PROJECTED, SIDE = 32, 48, 28  # of the small CLIP
 CLIP = dict(num_hidden_layers=3, hidden_size=HIDDEN, num_attention_heads=4, intermediate_size=64, hidden_act="gelu", model_type="clip_vision_model",
@@ -84,3 +85,9 @@ def clip_vision(seed: int = 2, **config):
 
 def pictures(count: int = 1, height: int = 40, width: int = 33, seed: int = 6) -> torch.Tensor:
     return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def tokens(count: int = 1, m: int = 4, seed: int = 3, width: int = tiny_models.CONTEXT) -> tuple:
+    """(of `count` pictures, of no picture): m tokens each."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, m, width, generator=generator), torch.randn(1, m, width, generator=generator)

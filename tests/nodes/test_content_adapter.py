@@ -49,7 +49,7 @@ def test_numbers_of_a_text(text, found):
 
 @pytest.mark.parametrize("inputs, said", [
     (dict(weights_per_frame="1, half"), "needs numbers from -10 to 10 with commas between them in 'weights_per_frame', such as .*, got '1, half'"),
-    (dict(weights_per_frame="nan"), "got 'nan'"), (dict(weights_per_frame="11"), "got '11'"),
+    (dict(weights_per_frame="nan"), "got 'nan'"), (dict(weights_per_frame="11"), "got '11'"), (dict(weights_per_frame="-11"), "got '-11'"),
     (dict(image=torch.rand(4, 4, 3)), r"needs pictures \[frames, height, width, 3\] in 'image', got one of \[4, 4, 3\]"), (dict(image=torch.rand(1, 4, 4, 1)), r"got one of \[1, 4, 4, 1\]"),
     (dict(image=torch.rand(0, 4, 4, 3)), r"got one of \[0, 4, 4, 3\]"), (dict(image=torch.full((1, 4, 4, 3), torch.nan)), "got a picture with NaN or infinite values"),
     (dict(mask=torch.zeros(0, 4, 4)), "got an empty mask"), (dict(clip_vision=None), "needs a CLIP_VISION, as of Load CLIP Vision in 'clip_vision', got nothing"),
