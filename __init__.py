@@ -2,6 +2,7 @@
 from comfy_api.latest import ComfyExtension
 
 from .nodes.attention_map import MotionAttentionMap
+from .nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader
 from .nodes.frame_colors import MatchFrameColors
 from .nodes.frame_similarity import FrameSimilarityPrior
 from .nodes.frames import PictureToFrames
@@ -14,7 +15,8 @@ from .nodes.pilife import I2VZero, PCFAPatch
 
 WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
-         MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, FrameSimilarityPrior, MatchFrameColors]
+         MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, ContentAdapterLoader, ContentAdapterApply,
+         FrameSimilarityPrior, MatchFrameColors]
 
 
 class FirstFrame(ComfyExtension):

@@ -42,6 +42,11 @@ def check_frames(batch: int, frames: int, who: str) -> None:
             f"{who} relates the frames of a clip and needs at least 2, got {min(batch, frames or batch)}. "
             f"Give the latent one entry per frame: raise 'frames' in Picture to Frames (or batch_size in Empty Latent Image)."
         )
+    check_clips(batch, frames, who)
+
+
+def check_clips(batch: int, frames: int, who: str) -> None:
+    """Raises ValueError unless `batch` latents are whole clips of `frames` frames (0: one clip)."""
     if frames and batch % frames:
         raise ValueError(
             f"{who} got {batch} latents, which are not whole clips of {frames} frames. "

@@ -1,4 +1,6 @@
 """The host's image UNet: which models have one, and the addresses of what lies in it."""
+from dataclasses import dataclass
+
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer, SpatialVideoTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel, Upsample
@@ -36,6 +38,29 @@ def transformer(unet, address: tuple[str, int]) -> SpatialTransformer:
     """The spatial transformer of a block."""
     stage, number = address
     return next(layer for layer in blocks(unet, stage)[number] if isinstance(layer, SpatialTransformer))
+
+
+@dataclass(frozen=True)
+class CrossLayer:
+    """A cross-attention of the UNet. address: (stage, number, index) as in transformer_options; attention: attn2; transformer: the one that it lies in."""
+
+    address: tuple[str, int, int]
+    attention: torch.nn.Module
+    transformer: SpatialTransformer
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Of its queries and of the context."""
+        return self.attention.to_q.out_features, self.attention.to_k.in_features
+
+
+def cross_layers(unet) -> list[CrossLayer]:
+    """All of them in diffusers' order, in which published files count them: down, up, middle."""
+    found = []
+    for address in (address for stage in ("input", "output", "middle") for address in transformer_blocks(unet, (stage,))):
+        whole = transformer(unet, address)
+        found += [CrossLayer((*address, i), block.attn2, whole) for i, block in enumerate(whole.transformer_blocks)]
+    return found
 
 
 def spatial_layers(block) -> list:

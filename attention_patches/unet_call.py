@@ -16,10 +16,10 @@ _ids = itertools.count()
 
 
 class Run:
-    """What holds for one sampling run. sampling: the noise schedule of the model that samples; sigmas: the run's, or None."""
+    """What holds for one sampling run. sampling: the noise schedule of the model that samples; sigmas: the run's, or None; conds: the guider's, by name."""
 
-    def __init__(self, sampling, sigmas: torch.Tensor | None, patcher=None):
-        self.sampling, self.patcher = sampling, patcher
+    def __init__(self, sampling, sigmas: torch.Tensor | None, patcher=None, conds: dict | None = None):
+        self.sampling, self.patcher, self.positive = sampling, patcher, positive_ones(conds or {})
         self.sigmas = None if sigmas is None else sigmas.detach().cpu()
         self.limits = {}
 
@@ -28,6 +28,15 @@ class Run:
         if percent not in self.limits:
             self.limits[percent] = torch.tensor(float(self.sampling.percent_to_sigma(percent)), dtype=torch.float64)
         return self.limits[percent]
+
+
+def positive_ones(conds: dict) -> dict:
+    """{uuid of a conditioning: whether it is a positive one}, without those in both lists (the host copies an area's into the other)."""
+    if "positive" not in conds:
+        return {}
+    uuids = {name: {c["uuid"] for c in entries if "uuid" in c} for name, entries in conds.items()}
+    positive, rest = uuids["positive"], set().union(*(found for name, found in uuids.items() if name != "positive"))
+    return {uuid: uuid in positive for uuid in positive ^ rest}
 
 
 class Seen:
@@ -49,6 +58,12 @@ class Seen:
     def step(self) -> int:
         """Index of the nearest entry of the run's sigmas, from 0; 0 outside any sampling."""
         return 0 if self.sigma is None or self.run.sigmas is None else int((self.run.sigmas - float(self.sigma)).abs().argmin())
+
+    def positive(self, options: dict) -> list[bool]:
+        """Of each conditioning in the call's batch whether it is a positive one. Guiders number them as they like, so the run's own lists count before the number 0."""
+        chunks = options.get("cond_or_uncond") or (0,)
+        uuids = options.get("uuids") or [None] * len(chunks)
+        return [self.run.positive.get(uuid, chunk == 0) for uuid, chunk in zip(uuids, chunks)]
 
     def network(self, key: str, who: str):
         """The network that rides under `key` on the model of this call: on each device another copy. RuntimeError if there is none."""
@@ -76,7 +91,7 @@ def key(kind: str) -> str:
 
 def begin_run(executor, guider, sigmas, extra_args, *args, **kwargs):
     options = extra_args["model_options"].setdefault("transformer_options", {})
-    options[RUN] = Run(guider.model_patcher.get_model_object("model_sampling"), sigmas, guider.model_patcher)
+    options[RUN] = Run(guider.model_patcher.get_model_object("model_sampling"), sigmas, guider.model_patcher, guider.conds)
     return executor(guider, sigmas, extra_args, *args, **kwargs)
 
 

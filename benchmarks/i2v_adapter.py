@@ -24,7 +24,7 @@ def measure(name: str, size: Size, device, dtype, rounds: int) -> list[dict]:
 
     from ..attention_patches.first_frame import patch
     from ..networks.i2v_adapter import i2v_adapter
-    from ..tests import adapter_files as files
+    from ..tests import i2v_adapter_files as files
     from ..tests import tiny_models as tiny
     from ..tests.motion_reference import call
     model, frames = size.model(device, dtype), size.frames

@@ -38,18 +38,22 @@ def lora(keys) -> bool:
 
 
 NOT_OURS = "That family is not supported."
+IP_ADAPTER_PARTS = ("image_proj", "ip_adapter", "adapter_modules")  # the last is what some trainers call the second
+ip_adapter = starts(*(f"{part}." for part in IP_ADAPTER_PARTS))
 MOTION_LORA = Kind("a motion LoRA", "Motion LoRAs belong into models/animatediff_motion_lora and the node Load Motion LoRA.", both(lora, some("motion_modules.")))
 I2V_ADAPTER = Kind("an I2V-Adapter", "I2V-Adapters belong into models/i2v_adapter and the node Load I2V-Adapter.", some(".attn1.to_q_ff."))
 MOTION_MODULE = Kind("a motion module", "Motion modules belong into models/animatediff_models and the node Load Motion Module.", some("motion_modules."))
+IP_ADAPTER = Kind("an IP-Adapter", "IP-Adapters belong into models/ipadapter and the node Load Content-Adapter.", ip_adapter)
 KINDS = (  # the first that fits: those that are told by more come before those that they contain
     MOTION_LORA,
+    Kind("an IP-Adapter FaceID (it needs a face recogniser)", NOT_OURS, both(ip_adapter, some("_lora."))),
     Kind("a LoRA", "LoRAs of the image model belong into models/loras and the node Load LoRA.", lora),
     Kind("a HotShot-XL module", NOT_OURS, some("temporal_attentions.", "pos_encoder.positional_encoding")),
     Kind("a SparseCtrl model", NOT_OURS, both(some("motion_modules."), some("controlnet_cond_embedding."))),
     I2V_ADAPTER,
     Kind("a PIA module (it brings a first layer for the UNet)", NOT_OURS, both(some("motion_modules."), lambda keys: "conv_in.weight" in keys and not starts("time_embedding.")(keys))),
     MOTION_MODULE,  # alone, or in a whole UNet in diffusers' naming
-    Kind("an IP-Adapter", "IP-Adapters belong into models/ipadapter.", starts("image_proj.", "ip_adapter.", "adapter_modules.")),
+    IP_ADAPTER,
     Kind("a ControlNet", "ControlNets belong into models/controlnet and the node Load ControlNet Model.", starts("control_model.", "zero_convs.", "controlnet_down_blocks.")),
     Kind("a checkpoint", "Checkpoints belong into models/checkpoints and the node Load Checkpoint.", starts("model.diffusion_model.")),
     Kind("a VAE", "VAEs belong into models/vae and the node Load VAE.", starts("encoder.down.", "encoder.down_blocks.", "taesd_decoder.", "decoder.up.")),
@@ -58,8 +62,9 @@ KINDS = (  # the first that fits: those that are told by more come before those 
 
 
 def tensors_of(sd: dict) -> dict[str, torch.Tensor]:
-    """What is a named tensor in a file; other entries are settings of its training."""
-    return {key: value for key, value in sd.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    """What is a named tensor in a file, an IP-Adapter's in its parts too; other entries are settings of its training."""
+    parts = {f"{part}.{key}": value for part in IP_ADAPTER_PARTS if isinstance(sd.get(part), dict) for key, value in sd[part].items()}
+    return {key: value for key, value in (sd | parts).items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
 
 
 def kind_of(keys: Iterable[str]) -> Kind | None:

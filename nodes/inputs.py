@@ -12,6 +12,7 @@ import traceback
 import torch
 from comfy_api.latest import io
 
+from ..networks.content_adapter import ContentAdapter
 from ..networks.i2v_adapter import I2VAdapter
 from ..networks.motion_module_files import MotionModule
 from ..prompts.tokens import MotionTokens
@@ -36,6 +37,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "MODEL": (has("get_model_object", "clone"), "a model"),
     "CLIP": (lambda v: v is None or has("tokenize", "encode_from_tokens_scheduled")(v), "a CLIP"),  # a checkpoint without one: the node says so
     "VAE": (has("decode", "encode"), "a VAE"),
+    "CLIP_VISION": (has("encode_image"), "a CLIP_VISION, as of Load CLIP Vision"),
     "NOISE": (has("generate_noise", "seed"), "a noise, as of RandomNoise"),
     "LATENT": (is_latent, "latents of one tensor"),
     "CONDITIONING": (is_conditioning, "embeddings [batch, tokens, width], as of CLIP Text Encode"),
@@ -45,6 +47,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "MOTION_TOKENS": (lambda v: isinstance(v, MotionTokens), "the motion_tokens of Motion Tokens"),
     "I2V_ADAPTER": (lambda v: isinstance(v, I2VAdapter), "the i2v_adapter of Load I2V-Adapter"),
     "FF_MOTION_MODULE": (lambda v: isinstance(v, MotionModule), "the motion_module of Load Motion Module"),
+    "CONTENT_ADAPTER": (lambda v: isinstance(v, ContentAdapter), "the content_adapter of Load Content-Adapter"),
 }
 
 

@@ -2,6 +2,7 @@
 import copy
 
 CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN = (f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion", "_pan"))
+ADAPTER = "firstframe_test_adapter.safetensors"  # random weights, put there by the tests that use it
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
          "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN)}  # their widgets
 PROMPT = "a red circle on a blue background"
@@ -54,6 +55,18 @@ def i2v_adapter(picture: str, adapter: str, frames: int = 3, strength: float = 1
     graph["i2v"] = {"class_type": "I2VAdapterApply", "inputs": {"model": ["motion", 0], "i2v_adapter": ["adapter", 0], "first_frame": ["encode", 0], "strength": strength,
                                                                "start_percent": 0.0, "end_percent": 1.0}}
     graph["sample"]["inputs"]["model"] = ["i2v", 0]
+    return graph
+
+
+def content_adapter(picture: str, frames: int = 3, weight: float = 1.0, hidden_size: int = 32, **rest) -> dict:
+    """Text to pictures that look like a given one, with the small CLIP of tests/hostile/source_nodes."""
+    graph = plain(frames, **rest)
+    graph["picture"] = {"class_type": "LoadImage", "inputs": {"image": picture}}
+    graph["clip vision"] = {"class_type": "SmallClipVision", "inputs": {"hidden_size": hidden_size}}
+    graph["adapter"] = {"class_type": "FF_ContentAdapterLoader", "inputs": {"content_adapter": ADAPTER}}
+    graph["content"] = {"class_type": "FF_ContentAdapterApply", "inputs": {
+        "model": ["model", 0], "content_adapter": ["adapter", 0], "clip_vision": ["clip vision", 0], "image": ["picture", 0], "weight": weight, "start_percent": 0.0, "end_percent": 1.0}}
+    graph["sample"]["inputs"]["model"] = ["content", 0]
     return graph
 
 

@@ -14,7 +14,7 @@ from firstframe.attention_patches.unet import named_blocks
 from firstframe.networks.i2v_adapter import i2v_adapter
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.pilife import PCFAPatch
-from firstframe.tests import adapter_files as files
+from firstframe.tests import i2v_adapter_files as files
 from firstframe.tests import motion_files
 from firstframe.tests import tiny_models as tiny
 from safetensors.torch import load_file

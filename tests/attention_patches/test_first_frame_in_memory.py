@@ -5,7 +5,7 @@ import pytest
 import torch
 from firstframe.attention_patches.first_frame import patch
 from firstframe.networks.i2v_adapter import i2v_adapter
-from firstframe.tests import adapter_files as files
+from firstframe.tests import i2v_adapter_files as files
 from firstframe.tests import tiny_models as tiny
 from firstframe.tests.dynamic_mode import dynamic_mode
 

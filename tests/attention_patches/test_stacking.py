@@ -1,4 +1,4 @@
-"""Cross-frame attention and motion layers beside what users put next to it: the host's own nodes, run through their own classes."""
+"""Cross-frame attention, motion layers and dual cross-attention beside what users put next to it: the host's own nodes, run through their own classes."""
 import comfy_extras.nodes_sag
 import pytest
 import torch
@@ -7,10 +7,12 @@ from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_sag import SelfAttentionGuidance
 from firstframe.attention_patches import cross_frame
+from firstframe.attention_patches.dual_cross import patch
 from firstframe.attention_patches.inserted_layers import insert
+from firstframe.networks.content_adapter import content_adapter
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.pilife import chooser
-from firstframe.tests import motion_files
+from firstframe.tests import adapter_files, motion_files
 from firstframe.tests import tiny_models as tiny
 
 import nodes
@@ -32,7 +34,13 @@ def motion_patched(m):
     return insert(m, motion_module(motion_files.module(m, "v3" if len(m.model.model_config.unet_config["channel_mult"]) == 4 else "SDXL"), "f"), "test")
 
 
-@pytest.fixture(params=[cross_frame_patched, motion_patched], ids=["PCFA", "motion"])
+def picture_patched(m):
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randn(len(Z), 4, tiny.CONTEXT, generator=generator), torch.randn(1, 4, tiny.CONTEXT, generator=generator)
+    return patch(m, content_adapter(adapter_files.adapter(m), "f"), tokens, "test", mask=torch.rand(1, 128, 128, generator=generator))
+
+
+@pytest.fixture(params=[cross_frame_patched, motion_patched, picture_patched], ids=["PCFA", "motion", "picture"])
 def patched(request):
     return request.param
 
@@ -87,7 +95,7 @@ def sag(m):
 def test_self_attention_guidance(m, patched):
     one, two = both_matter(m, sag, patched)
     assert torch.isfinite(one).all() and torch.isfinite(two).all()
-    if patched is motion_patched:
+    if patched is not cross_frame_patched:
         assert torch.equal(one, two)
 
 
@@ -182,6 +190,7 @@ def test_controlnet(m, patched):
     assert torch.isfinite(with_both).all()
 
 
-def test_motion_and_cross_frame_attention_in_either_order(m):
-    one, two = both_matter(m, motion_patched, cross_frame_patched)
-    assert torch.equal(one, two)
+@pytest.mark.parametrize("one, other", [(motion_patched, cross_frame_patched), (picture_patched, motion_patched), (picture_patched, cross_frame_patched)])
+def test_our_own_in_either_order(m, one, other):
+    a, b = both_matter(m, one, other)
+    assert torch.equal(a, b)

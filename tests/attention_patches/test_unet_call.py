@@ -1,4 +1,5 @@
 """What riders of a MODEL share: readings of the device, the range of the model that samples, and who rides."""
+import comfy.samplers
 import pytest
 import torch
 from firstframe.attention_patches import cross_frame, unet_call
@@ -108,3 +109,36 @@ def test_layers_that_the_model_of_the_call_does_not_carry_are_an_error(model, mo
     m.additional_models.clear()
     with pytest.raises(RuntimeError, match="A: this call of the UNet comes from a model that does not carry the layers"):
         tiny.sample(m, tiny.latents(3, 8))
+
+
+def test_the_positive_conditionings_are_those_of_the_guiders_own_list():
+    """Not those that a guider happens to pass first; a copy of an area's in both lists is told by its number."""
+    conds = {"negative": [{"uuid": "n"}, {"uuid": "both"}], "middle": [{"uuid": "m"}], "positive": [{"uuid": "p"}, {"uuid": "both"}, {}]}
+    options = {unet_call.RUN: unet_call.Run(None, None, conds=conds)}
+
+    def positive(**call):
+        return unet_call.Seen(options).positive(call)
+
+    assert positive(cond_or_uncond=[0, 1, 2], uuids=["n", "m", "p"]) == [False, False, True]
+    assert positive(cond_or_uncond=[1, 0, 0], uuids=["both", "both", "unknown"]) == [False, True, True]
+    assert positive(cond_or_uncond=[1, 0]) == [False, True] and positive() == [True]
+    only = {unet_call.RUN: unet_call.Run(None, None, conds={"some": [{"uuid": "s"}]})}
+    assert unet_call.Seen(only).positive({"cond_or_uncond": [0, 1], "uuids": ["s", "s"]}) == [True, False]
+
+
+def test_a_pass_of_the_negative_alone_is_one(model):
+    """As in SelfAttentionGuidance, which passes it as the first."""
+    heard = []
+
+    def during(call, proceed):
+        heard.append((list(call.options["cond_or_uncond"]), call.seen.positive(call.options)))
+        return proceed()
+
+    def again(args):
+        comfy.samplers.calc_cond_batch(args["model"], [args["uncond"]], args["input"], args["sigma"], args["model_options"])
+        return args["denoised"]
+
+    m = unet_call.ride(model, "test", "test", during)
+    m.set_model_sampler_post_cfg_function(again)
+    tiny.sample(m, tiny.latents(2, 8))
+    assert heard == [([1, 0], [False, True]), ([0], [False])]

@@ -9,14 +9,16 @@ if not chromium.find():
 PILIFE = {"PCFAPatch", "FF_I2VZero", "MotionAwareInversion", "MotionNoiseInit", "NoiseClipper", "FF_MotionTokens", "FF_MotionAttentionMap"}
 MOTION = {"FF_MotionModuleLoader", "FF_MotionLoraLoader", "FF_MotionModuleApply"}
 ADAPTER = {"FF_I2VAdapterLoader", "I2VAdapterApply", "FrameSimilarityPrior", "FF_MatchFrameColors"}
+PICTURE = {"FF_ContentAdapterLoader", "FF_ContentAdapterApply"}
 WORDS = {
     "first frame": {"FF_PictureToFrames", "FF_I2VZero"}, "image to video": {"FF_PictureToFrames", "PCFAPatch", "FF_MotionModuleApply"},
     "i2v": {"FF_PictureToFrames", "PCFAPatch", "FF_I2VZero", "MotionAwareInversion", "FF_MotionModuleApply"}, "animatediff": MOTION,
     "motion module": {"FF_MotionModuleLoader", "FF_MotionModuleApply"}, "motion lora": {"FF_MotionLoraLoader"}, "temporal": MOTION | {"PCFAPatch"},
     "null-text": {"MotionAwareInversion"}, "inversion": {"MotionAwareInversion", "FF_I2VZero"}, "cross-frame": {"PCFAPatch", "FF_I2VZero"}, "pilife": PILIFE,
     "text2video-zero": {"FF_I2VZero"}, "motion words": {"FF_MotionTokens"}, "motion mask": {"FF_MotionAttentionMap"}, "start noise": {"MotionNoiseInit", "NoiseClipper"},
-    "i2v-adapter": ADAPTER, "frame similarity": {"FrameSimilarityPrior"}, "color match": {"FF_MatchFrameColors"}, "histogram": {"FF_MatchFrameColors"},
-    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | ADAPTER,
+    "ip-adapter": PICTURE, "ipadapter": PICTURE, "image prompt": PICTURE, "reference image": PICTURE, "i2v-adapter": PICTURE | ADAPTER, "content-adapter": PICTURE,
+    "frame similarity": {"FrameSimilarityPrior"}, "color match": {"FF_MatchFrameColors"}, "histogram": {"FF_MatchFrameColors"},
+    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER,
 }
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from firstframe.demo.cli import outputs
 from firstframe.demo.cli.server import PACK
-from firstframe.tests import adapter_files as files
 from firstframe.tests import graphs
+from firstframe.tests import i2v_adapter_files as files
 from firstframe.tests import tiny_models as tiny
 from safetensors.torch import save_file
 

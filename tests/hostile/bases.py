@@ -73,6 +73,14 @@ def colors(picture: str) -> dict:
     return {k: v for k, v in graph.items() if k != "save"} | {"see": {"class_type": "PreviewAny", "inputs": {"source": ["match", 0]}}}
 
 
+def content(picture: str) -> dict:
+    graph = graphs.content_adapter(picture, FRAMES, steps=1)
+    graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+    graph["mask"] = MASK
+    graph["content"]["inputs"] |= {"mask": ["mask", 0], "weights_per_frame": "1, 0.5, 0.25"}
+    return ends(graph, "sample")
+
+
 def plain() -> dict:
     graph = graphs.plain(FRAMES, steps=1)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -98,5 +106,7 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "I2VAdapterApply": (i2v(picture), "i2v"),
         "FrameSimilarityPrior": (ends(graphs.similar(picture, FRAMES, steps=1), "sample"), "prior"),
         "FF_MatchFrameColors": (colors(picture), "match"),
+        "FF_ContentAdapterLoader": (content(picture), "adapter"),
+        "FF_ContentAdapterApply": (content(picture), "content"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}

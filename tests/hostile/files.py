@@ -78,6 +78,21 @@ MODULES = ANY | {
 }
 
 
+IP_ADAPTERS = ANY | {
+    "lacks_one.safetensors": tensors(lambda good: dict(list(good.items())[:-1])), "projection_alone.safetensors": tensors(lambda good: {k: v for k, v in good.items() if "image_proj" in k}),
+    "layers_alone.safetensors": tensors(lambda good: {k: v for k, v in good.items() if "image_proj" not in k}),
+    "far_layer.safetensors": tensors(lambda good: {k.replace("layers.3", "layers.99999"): v for k, v in good.items()}),
+    "far_number.safetensors": tensors(lambda good: {k.replace("ip_adapter.1.", "ip_adapter.99999."): v for k, v in good.items()}),
+    "even.safetensors": tensors(lambda good: {k.replace("ip_adapter.1.", "ip_adapter.2."): v for k, v in good.items()}),
+    "wide_norm.safetensors": one(lambda v: torch.ones(200000), "norm_out.weight"), "long_latents.safetensors": one(lambda v: torch.ones(1, 200000, v.shape[2]), "latents"),
+    "face_id.safetensors": tensors(lambda good: {**good, "ip_adapter.0.to_q_lora.down.weight": torch.ones(4, 32)}),
+    "parts_of_texts.bin": pickled(lambda good: {"image_proj": "text", "ip_adapter": ["text"]}), "half_parts.bin": pickled(lambda good: {"image_proj": good, "ip_adapter": None}),
+    "parts_in_parts.bin": pickled(lambda good: {"image_proj": {"image_proj": good}, "ip_adapter": {"ip_adapter": good}}), "numbered_parts.bin": pickled(
+        lambda good: {"image_proj": dict(enumerate(good.values())), "ip_adapter": {}}),
+    "published.bin": pickled(lambda good: {part: {k.removeprefix(f"{part}."): v for k, v in good.items() if k.startswith(part)} for part in ("image_proj", "ip_adapter")}),  # good
+}
+
+
 def renamed(**names):
     """The pairs' endings under other names."""
     def change(good):
@@ -101,7 +116,7 @@ LORAS = ANY | {
     "far.safetensors": tensors(lambda good: {k.replace("blocks.0.motion", "blocks.7.motion"): v for k, v in good.items() if "blocks.0.motion" in k}),
     "rank_0.safetensors": each(lambda v: v[:0] if v.shape[0] < v.shape[1] else v[:, :0]),
 }
-ADAPTERS = ANY | {
+I2V_ADAPTERS = ANY | {
     "lacks_one.safetensors": tensors(lambda good: dict(list(good.items())[1:])), "queries_alone.safetensors": tensors(lambda good: {k: v for k, v in good.items() if "to_q" in k}),
     "far_level.safetensors": tensors(lambda good: {k.replace("down_blocks.0", "down_blocks.99999"): v for k, v in good.items()}),
     "far_block.safetensors": tensors(lambda good: {k.replace("transformer_blocks.0", "transformer_blocks.99"): v for k, v in good.items()}),

@@ -1,13 +1,13 @@
 """Whatever lies in a folder of ours, a graph that reads it runs or stops with a sentence of ours; afterwards a plain graph gives the same bits."""
 import pytest
 import torch
-from firstframe.demo.cli.server import PACK
 from firstframe.tests import graphs
 from firstframe.tests.hostile import bases, files
 from firstframe.tests.hostile.verdict import judge, plain_bits, run
 from safetensors.torch import load_file
 
-GOOD = {"FF_MotionModuleLoader": {"double.safetensors", "no_positions.safetensors"}, "FF_MotionLoraLoader": {"double.safetensors"}, "FF_I2VAdapterLoader": {"double.safetensors"}}
+GOOD = {"FF_MotionModuleLoader": {"double.safetensors", "no_positions.safetensors"}, "FF_MotionLoraLoader": {"double.safetensors"}, "FF_I2VAdapterLoader": {"double.safetensors"},
+        "FF_ContentAdapterLoader": {"double.safetensors", "published.bin"}}
 
 
 def written(server, folder: str, bad: dict, good) -> list[str]:
@@ -21,10 +21,10 @@ def written(server, folder: str, bad: dict, good) -> list[str]:
 @pytest.mark.parametrize("node, widget, folder, good, bad", [
     ("FF_MotionModuleLoader", "motion_module", "animatediff_models", graphs.MOTION, files.MODULES),
     ("FF_MotionLoraLoader", "lora", "animatediff_motion_lora", graphs.PAN, files.LORAS),
-    ("FF_I2VAdapterLoader", "i2v_adapter", "i2v_adapter", "random.safetensors", files.ADAPTERS)])
+    ("FF_I2VAdapterLoader", "i2v_adapter", "i2v_adapter", "random.safetensors", files.I2V_ADAPTERS),
+    ("FF_ContentAdapterLoader", "content_adapter", "ipadapter", graphs.ADAPTER, files.IP_ADAPTERS)])
 def test_every_bad_file(server, before, node, widget, folder, good, bad):
-    own = PACK / "demo" / "weights" / folder / good
-    names = written(server, folder, bad, load_file(own if own.is_file() else server.base / "models" / folder / good))
+    names = written(server, folder, bad, load_file(server.base / "models" / folder / good))
     graph, key = bases.bases("small.png")[node]
     cases = {name: {**graph, key: {**graph[key], "inputs": {**graph[key]["inputs"], widget: name}}} for name in names}
     wrong, counts = judge(server, [(f"{node}, {name}", case) for name, case in cases.items() if name not in GOOD[node]])

@@ -6,7 +6,7 @@ import comfy.memory_management
 import pytest
 import torch
 from firstframe.networks.i2v_adapter import i2v_adapter, look
-from firstframe.tests import adapter_files as files
+from firstframe.tests import i2v_adapter_files as files
 from firstframe.tests import motion_files
 from firstframe.tests import tiny_models as tiny
 from firstframe.tests.dynamic_mode import dynamic_mode

@@ -2,6 +2,8 @@
 
 HostileValue has an output of the type *, which the host connects to anything.
 """
+import comfy.clip_vision
+import comfy.memory_management
 import torch
 from comfy_api.latest import ComfyExtension, io
 
@@ -68,7 +70,7 @@ BAD = {  # wire type: {name: the bad value, from the good one that stood there}
     "NOISE": {"NaN": lambda good: Noise(lambda z: z * NAN), "one frame": lambda good: Noise(lambda z: torch.zeros_like(z[:1])), "zeros": lambda good: Noise(torch.zeros_like),
               "five axes": lambda good: Noise(lambda z: torch.zeros_like(z)[:, :, None])},
     "SIGMAS": {"none": lambda good: good[:0], "NaN": lambda good: good * NAN},
-    "INVERSION": {}, "MOTION_TOKENS": {}, "FF_MOTION_MODULE": {}, "I2V_ADAPTER": {},
+    "INVERSION": {}, "MOTION_TOKENS": {}, "FF_MOTION_MODULE": {}, "I2V_ADAPTER": {}, "CONTENT_ADAPTER": {}, "CLIP_VISION": {},
 }
 
 
@@ -83,9 +85,33 @@ class HostileValue(io.ComfyNode):
         return io.NodeOutput(good if name.startswith("as it is") else (BAD[type] | ANY)[name](good))
 
 
+class SmallClipVision(io.ComfyNode):
+    """The stock loader knows CLIPs of 300 million weights and more."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="SmallClipVision", category="tests", inputs=[io.Int.Input("hidden_size")], outputs=[io.ClipVision.Output()])
+
+    @classmethod
+    def execute(cls, hidden_size) -> io.NodeOutput:
+        def made():
+            return comfy.clip_vision.ClipVisionModel(dict(
+                num_hidden_layers=3, hidden_size=hidden_size, num_attention_heads=4, intermediate_size=64, hidden_act="gelu", model_type="clip_vision_model",
+                num_channels=3, image_size=28, patch_size=14, projection_dim=48))
+
+        lazy, comfy.memory_management.aimdo_enabled = comfy.memory_management.aimdo_enabled, False  # such layers have no weights whose shapes could be read
+        try:
+            shapes = {k: v.shape for k, v in made().model.state_dict().items()}
+        finally:
+            comfy.memory_management.aimdo_enabled = lazy
+        clip, generator = made(), torch.Generator().manual_seed(0)
+        clip.load_sd({k: torch.randn(shape, generator=generator).half() / 5 for k, shape in shapes.items()})
+        return io.NodeOutput(clip)
+
+
 class Sources(ComfyExtension):
     async def get_node_list(self):
-        return [HostileValue]
+        return [HostileValue, SmallClipVision]
 
 
 async def comfy_entrypoint():

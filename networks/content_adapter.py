@@ -1,0 +1,159 @@
+"""IP-Adapters, the Content-Adapter of I2V-Adapter: reading them, told by their keys and shapes, and the tokens that they make of pictures.
+
+One file holds two networks: what turns CLIP's features into tokens, run once for each picture, and the keys' and values' projections of every
+cross-attention, run while sampling. Each has a patcher of its own, so that only the second takes memory then.
+"""
+import copy
+from dataclasses import dataclass
+from functools import partial
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from torch import nn
+
+from ..attention_patches.unet import cross_layers
+from .files import IP_ADAPTER, Reader, tensors_of
+from .image_projection import DIM_HEAD, PlainSize, ResamplerSize, image_projection, size_of
+from .patcher import in_patcher
+
+LOADER = "Load Content-Adapter"
+ENCODERS = {("image_embeds", 1024): "ViT-H/14", ("image_embeds", 1280): "ViT-bigG/14", ("penultimate_hidden_states", 1280): "ViT-H/14", ("penultimate_hidden_states", 1664): "ViT-bigG/14"}
+MOST_TOKENS = 1024  # of a picture; published: 4, 16, 257
+TOGETHER = 16  # pictures that CLIP sees at once
+
+
+class Projections(nn.Module):
+    """to_k and to_v of the image tokens, for each cross-attention under its number in the files."""
+
+    def __init__(self, layout: dict[str, int], width: int, dtype=None, device=None, operations=None):
+        super().__init__()
+        for place, channels in layout.items():
+            self.add_module(place, nn.ModuleDict({name: operations.Linear(width, channels, bias=False, dtype=dtype, device=device) for name in ("to_k_ip", "to_v_ip")}))
+
+
+def places(unet) -> dict:
+    """{number in the files: CrossLayer}: odd ones, since self-attentions have the even ones; the middle block comes last."""
+    return {str(2 * m + 1): layer for m, layer in enumerate(cross_layers(unet))}
+
+
+@dataclass(frozen=True)
+class ContentAdapter:
+    """What CONTENT_ADAPTER wires carry. projection, patcher: the host's, around an image projection of `size` and around Projections of `layout` {number: channels}."""
+
+    projection: comfy.model_patcher.ModelPatcher
+    patcher: comfy.model_patcher.ModelPatcher
+    name: str
+    size: object
+    layout: dict
+    loader = LOADER
+    places = staticmethod(places)
+
+    @property
+    def width(self) -> int:
+        return self.size.width
+
+    @property
+    def features(self) -> str:
+        """Which of CLIP's outputs it takes."""
+        return "image_embeds" if isinstance(self.size, PlainSize) else "penultimate_hidden_states"
+
+    @staticmethod
+    def projections(net: Projections, place: str) -> tuple:
+        layer = net.get_submodule(place)
+        return layer["to_k_ip"], layer["to_v_ip"]
+
+    @staticmethod
+    def gate(net: Projections, place: str) -> None:
+        """None: all that there is to weigh is the node's own weight."""
+
+
+def reader(name: str) -> Reader:
+    return Reader(LOADER, "an IP-Adapter (plain, plus, plus-face, full-face; SD1.5 or SDXL)", name)
+
+
+def shapes(make, prefix: str) -> dict[str, torch.Size]:
+    """From torch's own layers: the host's have no weights before they are loaded where they load lazily."""
+    return {prefix + name: weight.shape for name, weight in make(device="meta", operations=nn).state_dict().items()}
+
+
+def makers(size, layout: dict) -> dict:
+    """{part of the file: what makes its network}."""
+    return {"image_proj.": partial(image_projection, size), "ip_adapter.": partial(Projections, layout, size.width)}
+
+
+def look(sd: dict, name: str) -> tuple[dict, object, dict]:
+    """({part: weights}, size, layout). Raises ValueError unless every key, shape and number is an IP-Adapter's. Nothing is built before."""
+    sd, refuse = tensors_of(sd), reader(name).refuse
+    reader(name).check_kind(sd, IP_ADAPTER)
+    weights = {("ip_adapter." + k.removeprefix("adapter_modules.")) if k.startswith("adapter_modules.") else k: v for k, v in sd.items()}
+
+    def shape(prefix, key, axes=None):
+        found = weights.get(prefix + key)
+        if axes is None:
+            return None if found is None else found.shape
+        if found is None:
+            raise refuse(f"no {prefix}{key}")
+        if found.ndim != axes or not found.numel():
+            raise refuse(f"{prefix}{key} of shape {list(found.shape)}", f"Expected {axes} axes.")
+        return found.shape
+
+    size = size_of(partial(shape, "image_proj."))
+    if isinstance(size, ResamplerSize) and size.inner % DIM_HEAD:
+        raise refuse(f"image_proj.layers.0.0.to_q.weight with {size.inner} rows", f"Expected a multiple of {DIM_HEAD}.")
+    if getattr(size, "tokens", 0) > MOST_TOKENS:
+        raise refuse(f"one that makes {size.tokens} tokens of a picture", f"Expected at most {MOST_TOKENS}.")
+    count = sum(k.startswith("ip_adapter.") and k.endswith(".to_k_ip.weight") for k in weights)
+    layout = {str(n): shape("ip_adapter.", f"{n}.to_k_ip.weight", 2)[0] for n in range(1, 2 * max(1, count), 2)}
+    made = makers(size, layout)
+    reader(name).check_weights(weights, {k: v for prefix, make in made.items() for k, v in shapes(make, prefix).items()})
+    return {prefix: {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)} for prefix in made}, size, layout
+
+
+def part_again(source, name: str, size, layout: dict, part: str) -> dict:
+    """The weights for another copy of a part. Raises ValueError when the file is another one by now."""
+    weights, *found = look(source(), name)
+    if found != [size, layout]:
+        raise ValueError(f"{LOADER} read {name!r}, which has been replaced by an IP-Adapter of another size since. Give that one a name of its own, press R and choose it.")
+    return weights[part]
+
+
+def content_adapter(source, name: str) -> ContentAdapter:
+    """The file's networks in the host's patchers, not yet on any device. Raises ValueError for another kind of file, or an incomplete one.
+
+    source: a function that reads the file's tensors, each time that the host needs another copy; or the tensors, which are then kept.
+    """
+    read = source if callable(source) else lambda: source
+    weights, size, layout = look(read(), name)
+    projection, patcher = (in_patcher(make, weights[part], partial(part_again, read, name, size, layout, part)) for part, make in makers(size, layout).items())
+    return ContentAdapter(projection, patcher, name, size, layout)
+
+
+def features_of(clip_vision, pictures: torch.Tensor, adapter: ContentAdapter, who: str) -> torch.Tensor:
+    """CLIP's features of [b,h,w,3]. Raises ValueError for a CLIP of another width."""
+    parts = [clip_vision.encode_image(part)[adapter.features] for part in pictures.split(TOGETHER)]
+    width, wanted = parts[0].shape[-1], adapter.size.embedding
+    if width != wanted:
+        raise ValueError(f"{who}: {adapter.name!r} takes image features that are {wanted} wide ({ENCODERS.get((adapter.features, wanted), 'another CLIP')}), this CLIP_VISION "
+                         f"gives {width} ({ENCODERS.get((adapter.features, width), 'another one')}). Choose the right one in Load CLIP Vision.")
+    return torch.cat(parts)
+
+
+def nothing(clip_vision, like: torch.Tensor, adapter: ContentAdapter, who: str) -> torch.Tensor:
+    """The features that stand for no picture: zeros for plain; else those of a picture that is zero after CLIP's normalisation."""
+    if isinstance(adapter.size, PlainSize):
+        return torch.zeros_like(like[:1])
+    blank = copy.copy(clip_vision)
+    blank.image_mean = [0.0, 0.0, 0.0]
+    side = clip_vision.image_size
+    return features_of(blank, torch.zeros(1, side, side, 3), adapter, who)
+
+
+@torch.no_grad()
+def image_tokens(adapter: ContentAdapter, clip_vision, pictures: torch.Tensor, who: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(tokens of the pictures [b,m,D], tokens of no picture [1,m,D]) in float32."""
+    found = features_of(clip_vision, pictures, adapter, who)
+    features = torch.cat([found, nothing(clip_vision, found, adapter, who)]).float()
+    comfy.model_management.load_models_gpu([adapter.projection])
+    tokens = adapter.projection.model(features.to(adapter.projection.load_device)).to(comfy.model_management.intermediate_device())
+    return tokens[:-1], tokens[-1:]
