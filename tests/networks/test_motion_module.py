@@ -46,6 +46,18 @@ def test_versions_are_told_by_keys_and_shapes(shape, version, places):
     assert bare.version == ("v3" if version == "v1" else version)
 
 
+def test_the_module_inside_a_whole_unet_is_taken():
+    """As in animatediff_v15_v1_ipplus.pth: diffusers' names, with image tokens' layers in it."""
+    model = tiny.model()
+    sd = files.module(model, "v1")
+    place = "down_blocks.0.attentions.0.transformer_blocks.0"
+    whole = {**sd, "conv_in.weight": torch.zeros(32, 4, 3, 3), "time_embedding.linear_1.weight": torch.zeros(128, 32), f"{place}.attn1.to_q.weight": torch.zeros(32, 32),
+             f"{place}.attn2.to_k_ip.weight": torch.zeros(32, 64)}
+    found, alone = motion_module(whole, "f"), motion_module(sd, "f")
+    assert found.version == "v1" and found.over_frames and found.layout == alone.layout
+    assert all(torch.equal(a, b) for a, b in zip(found.patcher.model.state_dict().values(), alone.patcher.model.state_dict().values()))
+
+
 def broken(sd, kind):
     some = next(k for k in sd if k.endswith("to_q.weight"))
     if kind == "truncated":
