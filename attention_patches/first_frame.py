@@ -15,7 +15,6 @@ from comfy.patcher_extension import WrappersMP
 
 from . import clean_frame, unet_call
 from . import frames as frame_batch
-from .inserted_layers import with_weights_of_its_own
 from .unet import check_model, named_blocks
 
 
@@ -98,5 +97,5 @@ def patch(model, adapter, z: torch.Tensor, who: str, *, strength=1.0, frames=0, 
     m = clean_frame.keep(model, z, who, frames=frames)
     check = (lambda guider, noise, latent_image: check_motion(guider, who)) if needs_motion else None
     m = unet_call.ride(m, key, who, with_branches, start_percent=start_percent, end_percent=end_percent, check=check, relates_frames=False)
-    m.set_additional_models(key, [with_weights_of_its_own(adapter.patcher, model)])
+    m.set_additional_models(key, [adapter.patcher_for(model)])
     return m

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 
 from comfy.patcher_extension import WrappersMP
 
-from ..networks.patcher import another
 from . import frames as frame_batch
 from . import unet_call
 from .group_norm import norms, over_frames
@@ -56,18 +55,10 @@ def check_length(guider, total: int, length: int, name: str, who: str) -> None:
                         f"sees {frames} frames instead of {windows.context_length}. It is meant for video models; switch it off for motion modules.")
 
 
-def with_weights_of_its_own(patcher, model):
-    """`patcher`; or one around another copy of its network, when `model` runs the same network with other LoRAs already: the host holds one set of weights for each."""
-    same = [other for others in model.additional_models.values() for other in others if other.is_clone(patcher)]
-    if all(other.patches_uuid == patcher.patches_uuid for other in same):
-        return patcher
-    return another(patcher)
-
-
 def insert(model, network, who: str, *, strength=1.0, mask=None, over_all_frames=False, frames=0, start_percent=0.0, end_percent=1.0):
     """A clone of `model` whose UNet calls run the layers of `network` (networks' MotionModule and its like) within the range.
 
-    network: patcher, the host's; name and length (frames that it knows), for errors; layout {place: size with .channels};
+    network: patcher_for(model), its weights in the host's patcher; name and length (frames that it knows), for errors; layout {place: size with .channels};
     places(unet) -> {place: the layer of the UNet that it follows}; adding(net, numbers, options) -> add(place, h), made once per call:
     what the layer at place adds to h [c*f,C,h,w]. numbers count from the first frame of the context window.
     frames: of one clip, 0: the batch is one. mask [1 or F,H,W] in 0..1 scales the strength from place to place. Raises ValueError
@@ -100,7 +91,7 @@ def insert(model, network, who: str, *, strength=1.0, mask=None, over_all_frames
             return proceed()
 
     m = unet_call.ride(model, key, who, with_layers, start_percent=start_percent, end_percent=end_percent, check=check)
-    m.set_additional_models(key, [with_weights_of_its_own(network.patcher, model)])
+    m.set_additional_models(key, [network.patcher_for(model)])
     if mask is not None:
         unet_call.add_once(m, WrappersMP.CALC_COND_BATCH, AREAS, note_areas)
     return m

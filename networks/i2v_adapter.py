@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from .files import I2V_ADAPTER, Reader, tensors_of
-from .patcher import in_patcher
+from .patcher import for_model, in_patcher
 
 PLACE = re.compile(r"((?:(?:down|up)_blocks\.[0-3]\.attentions\.[0-2]|mid_block\.attentions\.0)\.transformer_blocks\.\d{1,2})\.attn1\.(to_q_ff\.weight|to_out_ff\.(?:weight|bias))")
 WIDEST = 1280  # channels, in every published UNet
@@ -50,6 +50,9 @@ class I2VAdapter:
     patcher: comfy.model_patcher.ModelPatcher
     name: str
     layout: dict
+
+    def patcher_for(self, model) -> comfy.model_patcher.ModelPatcher:
+        return for_model(self.patcher, model)
 
     @property
     def family(self) -> str:

@@ -7,7 +7,7 @@ import comfy.model_patcher
 
 from .files import MOTION_MODULE, Reader, tensors_of
 from .motion_module import MotionModel, Size, adding, places, shapes
-from .patcher import in_patcher
+from .patcher import for_model, in_patcher
 
 # the places of a UNet of up to 4 levels with up to 2 ResBlocks each, as SD1.5 and SDXL
 PLACE = re.compile(r"(down_blocks\.[0-3]\.motion_modules\.[01]|up_blocks\.[0-3]\.motion_modules\.[0-2]|mid_block\.motion_modules\.0)\.(.+)")
@@ -31,6 +31,9 @@ class MotionModule:
     over_frames: bool
     places = staticmethod(places)
     adding = staticmethod(adding)
+
+    def patcher_for(self, model) -> comfy.model_patcher.ModelPatcher:
+        return for_model(self.patcher, model)
 
     @property
     def family(self) -> str:

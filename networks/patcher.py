@@ -39,3 +39,9 @@ def another(patcher: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.Mo
     clone.clone_base_uuid = fresh.clone_base_uuid  # by which the host tells whose copy on another device is whose
     clone.hook_backup = {}
     return clone
+
+
+def for_model(patcher: comfy.model_patcher.ModelPatcher, model) -> comfy.model_patcher.ModelPatcher:
+    """`patcher`; or one around another copy of its network, when `model` runs the same network with other LoRAs already: the host holds one set of weights for each."""
+    same = [other for others in model.additional_models.values() for other in others if other.is_clone(patcher)]
+    return patcher if all(other.patches_uuid == patcher.patches_uuid for other in same) else another(patcher)
