@@ -14,6 +14,7 @@ NIGHT_LORA = WEIGHTS / "loras" / "firstframe_demo_night.safetensors"
 MOTION_WORDS_LORA = WEIGHTS / "loras" / "firstframe_demo_motion_words.safetensors"
 MOTION_MODULE = WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
 MOTION_LORA = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
+I2V_ADAPTER = WEIGHTS / "i2v_adapter" / "firstframe_demo_i2v.safetensors"
 
 
 @cache

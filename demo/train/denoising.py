@@ -36,15 +36,21 @@ def timesteps(n: int) -> torch.Tensor:
     return torch.where(torch.rand(n) < 0.5, torch.randint(450, 900, (n,)), torch.randint(0, 1000, (n,)))
 
 
-def denoising_loss(unet, text, z0, near, ids, abar, control=lambda z, t, context: None, frames: int = 1, levels=timesteps):
-    """Of latents z0 [n*frames,4,h,w], near [n*frames,1,h,w] a shape, with captions ids [n,77], at the timesteps levels(n) [n]; the frames of a clip share timestep and caption."""
+def denoising_loss(unet, text, z0, near, ids, abar, control=lambda z, t, context: None, frames: int = 1, levels=timesteps, clean_first=False):
+    """Of latents z0 [n*frames,4,h,w], near [n*frames,1,h,w] a shape, with captions ids [n,77], at the timesteps levels(n) [n]; the frames of a clip share timestep and caption.
+
+    clean_first: the first frame of each clip has no noise and no part in the loss.
+    """
     t = levels(len(z0) // frames).repeat_interleave(frames)
     a, eps = abar[t, None, None, None], torch.randn_like(z0)
     z = a.sqrt() * z0 + (1 - a).sqrt() * eps
+    counts = torch.ones_like(a)
+    if clean_first:
+        z[::frames], counts[::frames] = z0[::frames], 0
     with torch.autocast("cpu", torch.bfloat16):
         context = text(input_ids=ids).last_hidden_state.repeat_interleave(frames, 0)
         z = z.contiguous(memory_format=torch.channels_last)
         out = unet(z, t, context, control=control(z, t, context), transformer_options=OPTIONS).float()
     weight = (1 + ((1 - a) / a)).clamp(max=100)
-    attend = 1 + FOCUS * near
+    attend = counts * (1 + FOCUS * near)
     return ((out - eps).square() * weight * attend).mean() / attend.mean()

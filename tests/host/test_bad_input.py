@@ -44,7 +44,7 @@ def test_a_corrupt_picture(server):
     assert "Node picture (LoadImage): " in server.run_expecting_error(graphs.pcfa("corrupt.png"))
 
 
-FRAMES = {"latent": graphs.pcfa, "zero": graphs.i2v_zero, "init": graphs.pilife}  # nodes that make clips
+FRAMES = {"latent": graphs.pcfa, "zero": graphs.i2v_zero, "prior": graphs.similar}  # nodes that make clips
 
 
 @pytest.mark.parametrize("node", FRAMES)
@@ -56,7 +56,7 @@ def test_too_few_or_too_many_frames(server, picture, node, frames, said):
     assert message.startswith(f"Node {node} (") and message.endswith(said)
 
 
-@pytest.mark.parametrize("node, who", zip(FRAMES, ("Picture to Frames", "I2V-Zero", "Motion Noise")))
+@pytest.mark.parametrize("node, who", [*zip(FRAMES, ("Picture to Frames", "I2V-Zero", "Frame Similarity Prior"))])
 @pytest.mark.parametrize("frames", [1, 257, 1500000])
 def test_frames_through_a_link(server, picture, node, who, frames):
     graph = FRAMES[node](picture)
@@ -64,6 +64,12 @@ def test_frames_through_a_link(server, picture, node, who, frames):
     graph[node]["inputs"]["frames"] = ["count", 0]
     message = server.run_expecting_error(graph)
     assert message.endswith(f"{who} needs a whole number from 2 to 256 in 'frames', got {frames}. Change it there, or in the node that is connected to it.")
+
+
+def test_one_latent_at_motion_noise(server, picture):
+    graph = graphs.pilife(picture)
+    graph["init"]["inputs"]["samples"] = ["encode", 0]
+    assert "Node init (MotionNoiseInit): Motion Noise makes the noise of a clip and needs at least 2 frames, got 1." in server.run_expecting_error(graph)
 
 
 def test_one_latent_at_the_patch(server):

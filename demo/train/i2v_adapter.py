@@ -1,0 +1,59 @@
+"""Trains the demo world's I2V-Adapter: first-frame attention in the image model, beside its motion module; both stay as they are.
+
+    COMFYUI_PATH=... python demo/run.py train.i2v_adapter [steps]
+    COMFYUI_PATH=... torchrun --nproc-per-node 2 demo/run.py train.i2v_adapter [steps]     # twice the batch on two cores
+
+As in the paper (section 3.2): the first frame of each clip is free of noise and out of the loss, one timestep a clip, AnimateDiff's noise
+schedule, AdamW. W'_O is 0 at first; W'_Q begins as the layer's own W_Q, so that what is asked of the first frame makes sense from the start.
+The learning rate is ten times the paper's 1e-4: the layers are a twentieth as wide and the steps a hundredth as many.
+"""
+from functools import partial
+
+from ..in_process import I2V_ADAPTER
+from .clips import FRAMES, drawn_pool, pick_clips, renew
+from .denoising import Tokens, denoising_loss, timesteps
+from .files import save_half
+from .fit import fit, warm_cosine
+from .host_layers import OPTIONS, zero
+from .latents import load_encoder
+from .motion_module_file import published
+from .motion_steps import alphas_cumprod, inserted
+from .workers import join_workers
+
+CLIPS, NO_PROMPT, LR = 2, 0.1, 1e-3
+
+
+def build(unet):
+    """(the adapter, {place: the self-attention that it stands beside}); at first it adds nothing."""
+    import comfy.ops
+
+    from ...attention_patches.unet import named_blocks
+    from ...networks.i2v_adapter import I2VAdapterModel
+    layers = {place: block.attn1 for place, block in named_blocks(unet).items()}
+    adapter = I2VAdapterModel({place: attn1.to_q.in_features for place, attn1 in layers.items()}, operations=comfy.ops.disable_weight_init)
+    for place, attn1 in layers.items():
+        branch = adapter.branch(place)
+        branch.to_q_ff.weight.data.copy_(attn1.to_q.weight)
+        zero(branch.to_out_ff)
+    return adapter, layers
+
+
+def main(argv: list[str]):
+    steps, workers = int(argv[0]) if argv else 3000, join_workers()
+    unet, text, net, places, _ = published()
+    net.requires_grad_(False)
+    adapter, layers = build(unet)
+    from ...attention_patches.first_frame import branches
+    encoder, tokens, abar, pool = load_encoder(), Tokens(), alphas_cumprod(), drawn_pool(saves=workers.rank == 0)
+
+    def loss(step, rng, rate):
+        renew(pool, step, step * workers.count + workers.rank, encoder)
+        pick = pick_clips(pool["captions"], CLIPS, rng)
+        z, far = (pool[k][pick].flatten(0, 1) for k in ("z", "distance"))
+        said = ["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick]
+        with inserted(net, places, range(FRAMES), {}), branches(layers, adapter.branch, 0, CLIPS, FRAMES, 1.0, OPTIONS):
+            value = denoising_loss(unet, text, z.float(), far < 1, tokens(said), abar, frames=FRAMES, levels=timesteps, clean_first=True)
+        return value, {"loss": value}
+
+    fit("i2v_adapter", adapter.parameters(), loss, steps, lr=LR, course=partial(warm_cosine, warm=50), decay=0.99,
+        save=lambda step: save_half(adapter.state_dict(), I2V_ADAPTER, step), workers=workers, save_every=100)
