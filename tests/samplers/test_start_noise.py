@@ -11,7 +11,7 @@ from firstframe.samplers.start_noise import attention_noise, clipped_noise, nois
 @pytest.fixture
 def inversion():
     z = torch.randn(3, 4, 6, 5, generator=torch.Generator().manual_seed(0))
-    return SimpleNamespace(trajectory=z, walked=z[:1], eps_rec=z[1:2], sigmas=torch.tensor([0.0, 1.0, 4.0]), space=SimpleNamespace(process_out=lambda x: x / 2))
+    return SimpleNamespace(trajectory=z, reconstruction=z[:1], eps_rec=z[1:2], sigmas=torch.tensor([0.0, 1.0, 4.0]), space=SimpleNamespace(process_out=lambda x: x / 2))
 
 
 def clip_of(frames: int) -> dict:
