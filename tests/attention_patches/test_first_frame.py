@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from comfy_extras.nodes_hypertile import HyperTile
+from firstframe.attention_patches import unet_call
 from firstframe.attention_patches.first_frame import branch, patch
 from firstframe.attention_patches.inserted_layers import insert
 from firstframe.attention_patches.unet import named_blocks
@@ -178,6 +179,19 @@ def test_every_context_window_sees_the_clean_first_frame(model, adapter):
     sd = files.i2v_adapter(model)
     last = slow_denoised(model, sd, noisy[[0, *windows[-1]]], sigma, 5)[-1]  # frame 9 is in the last window alone
     assert tiny.difference(out[-1:], model.model.process_latent_out(last[None])) <= 1e-4
+
+
+def test_windows_of_animatediff_evolved_too(model, adapter):
+    """By what it writes into the model call: frames 6 to 9 of 9, which are called with frame 1 in front."""
+    sigma, window = 1.5, [5, 6, 7, 8]
+    noisy = sigma * tiny.latents(9, seed=11) + tiny.latents(9)
+    m = applied(model, adapter)
+    run = unet_call.Run(m.get_model_object("model_sampling"), None, m)
+    options = {**m.model_options["transformer_options"], "wrappers": m.wrappers, unet_call.RUN: run, "sigmas": torch.full((4,), sigma),
+               "ad_params": {"sub_idxs": window, "full_length": 9}}
+    with torch.no_grad():
+        found = m.model.apply_model(noisy[window], torch.full((4,), sigma), c_crossattn=tiny.conditioning(1)[0][0].expand(4, -1, -1), transformer_options=options)
+    assert tiny.difference(found, slow_denoised(model, files.i2v_adapter(model), noisy[[0, *window]], sigma, 5)[1:]) <= 1e-4
 
 
 def test_with_a_motion_module_in_either_order(model, adapter):
