@@ -3,14 +3,14 @@
     COMFYUI_PATH=... python demo/run.py train.i2v_adapter [steps]
     COMFYUI_PATH=... torchrun --nproc-per-node 2 demo/run.py train.i2v_adapter [steps]     # twice the batch on two cores
 
-As in the paper (section 3.2): the first frame of each clip is free of noise and out of the loss, one timestep a clip, AnimateDiff's noise
+Half of the steps see few frames of many clips, half see whole clips. As in the paper (section 3.2): the first frame of each clip is free of noise and out of the loss, one timestep a clip, AnimateDiff's noise
 schedule, AdamW. W'_O is 0 at first; W'_Q begins as the layer's own W_Q, so that what is asked of the first frame makes sense from the start.
 The learning rate is ten times the paper's 1e-4: the layers are a twentieth as wide and the steps a hundredth as many.
 """
 from functools import partial
 
 from ..in_process import I2V_ADAPTER
-from .clips import FRAMES, drawn_pool, pick_clips, renew
+from .clips import FRAMES, drawn_pool, few_frames, pick_clips, renew
 from .denoising import Tokens, denoising_loss, timesteps
 from .files import save_half
 from .fit import fit, warm_cosine
@@ -20,7 +20,7 @@ from .motion_module_file import published
 from .motion_steps import alphas_cumprod, inserted
 from .workers import join_workers
 
-CLIPS, NO_PROMPT, LR = 2, 0.1, 1e-3
+BATCH, FEW, NO_PROMPT, LR = 32, 0.5, 0.1, 1e-3  # frames; share of steps that see few of a clip
 
 
 def build(unet):
@@ -48,11 +48,13 @@ def main(argv: list[str]):
 
     def loss(step, rng, rate):
         renew(pool, step, step * workers.count + workers.rank, encoder)
-        pick = pick_clips(pool["captions"], CLIPS, rng)
-        z, far = (pool[k][pick].flatten(0, 1) for k in ("z", "distance"))
+        numbers = [0, *few_frames(rng)[1:]] if rng.random() < FEW else list(range(FRAMES))
+        clips = BATCH // len(numbers)
+        pick = pick_clips(pool["captions"], clips, rng, spinning=0)
+        z, far = (pool[k][pick][:, numbers].flatten(0, 1) for k in ("z", "distance"))
         said = ["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick]
-        with inserted(net, places, range(FRAMES), {}), branches(layers, adapter.branch, 0, CLIPS, FRAMES, 1.0, OPTIONS):
-            value = denoising_loss(unet, text, z.float(), far < 1, tokens(said), abar, frames=FRAMES, levels=timesteps, clean_first=True)
+        with inserted(net, places, numbers, {}), branches(layers, adapter.branch, 0, clips, len(numbers), 1.0, OPTIONS):
+            value = denoising_loss(unet, text, z.float(), far < 1, tokens(said), abar, frames=len(numbers), levels=timesteps, clean_first=True)
         return value, {"loss": value}
 
     fit("i2v_adapter", adapter.parameters(), loss, steps, lr=LR, course=partial(warm_cosine, warm=50), decay=0.99,
