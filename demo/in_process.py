@@ -14,6 +14,9 @@ NIGHT_LORA = WEIGHTS / "loras" / "firstframe_demo_night.safetensors"
 MOTION_WORDS_LORA = WEIGHTS / "loras" / "firstframe_demo_motion_words.safetensors"
 MOTION_MODULE = WEIGHTS / "animatediff_models" / "firstframe_demo_motion.safetensors"
 MOTION_LORA = WEIGHTS / "animatediff_motion_lora" / "firstframe_demo_pan.safetensors"
+CLIP_VISION = WEIGHTS / "clip_vision" / "firstframe_demo_vision.safetensors"
+CLIP_TEXT = WEIGHTS / "loras" / "firstframe_demo_text_projection.safetensors"
+CONTENT_ADAPTER = WEIGHTS / "ipadapter" / "firstframe_demo_content.safetensors"
 I2V_ADAPTER = WEIGHTS / "i2v_adapter" / "firstframe_demo_i2v.safetensors"
 
 

@@ -1,7 +1,8 @@
-"""Lets the host recognise the demo world's checkpoint: SD1.5 with the same blocks at the same addresses, but narrow.
+"""Lets the host recognise the demo world's checkpoint, SD1.5 with the same blocks at the same addresses but narrow, and its CLIP image tower.
 
 A folder for `custom_nodes` of the demo and the tests; it holds no nodes and is not part of the pack that users install.
 """
+import comfy.clip_vision
 import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
@@ -40,5 +41,24 @@ UNET = dict(
 
 if FirstFrameDemo not in comfy.supported_models.models:
     comfy.supported_models.models.append(FirstFrameDemo)
+
+# CLIP's image tower, for pictures of 128 px. Its space is that of the text encoder's projection.
+VISION = dict(model_type="clip_vision_model", hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=512, hidden_act="quick_gelu", image_size=128,
+              patch_size=16, num_channels=3, projection_dim=64)
+KNOWN_TOWERS = comfy.clip_vision.load_clipvision_from_sd
+
+
+def load_clipvision_from_sd(sd, prefix="", convert_keys=False):
+    """The host tells towers by their number of layers and has no list to add one to."""
+    position = sd.get("vision_model.embeddings.position_embedding.weight")
+    if position is None or position.shape[-1] != VISION["hidden_size"]:
+        return KNOWN_TOWERS(sd, prefix, convert_keys)
+    clip = comfy.clip_vision.ClipVisionModel(VISION)
+    clip.load_sd(sd)
+    return clip
+
+
+if KNOWN_TOWERS.__module__ == comfy.clip_vision.__name__:
+    comfy.clip_vision.load_clipvision_from_sd = load_clipvision_from_sd
 
 NODE_CLASS_MAPPINGS = {}

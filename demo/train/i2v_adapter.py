@@ -3,9 +3,10 @@
     COMFYUI_PATH=... python demo/run.py train.i2v_adapter [steps]
     COMFYUI_PATH=... torchrun --nproc-per-node 2 demo/run.py train.i2v_adapter [steps]     # twice the batch on two cores
 
-Half of the steps see few frames of many clips, half see whole clips. As in the paper (section 3.2): the first frame of each clip is free of noise and out of the loss, one timestep a clip, AnimateDiff's noise
-schedule, AdamW. W'_O is 0 at first; W'_Q begins as the layer's own W_Q, so that what is asked of the first frame makes sense from the start.
-The learning rate is ten times the paper's 1e-4: the layers are a twentieth as wide and the steps a hundredth as many.
+Half of the steps see few frames of many clips, half see whole clips. As in the paper (section 3.2): the first frame of each clip is free of noise and
+out of the loss, one timestep a clip, AnimateDiff's noise schedule, AdamW. W'_O is 0 at first; W'_Q begins as the layer's own W_Q, so that what is
+asked of the first frame makes sense from the start. The learning rate is ten times the paper's 1e-4: the layers are a twentieth as wide and the steps
+a hundredth as many.
 """
 from functools import partial
 
