@@ -133,6 +133,25 @@ def test_not_kept_is_not_kept(folders):
     assert list(folders.iterdir()) == []
 
 
+def test_it_stops_when_asked_with_its_state_saved(folders, monkeypatch):
+    whole = Toy().fit()
+    monkeypatch.setattr(stage, "STATE", folders / "another state")
+    stopped = Toy()
+    stopped.fit(stop=lambda: len(stopped.seen) == 3)
+    resumed = Toy().fit(stage=stage.Stage("toy"))
+    assert list(stopped.saved) == [3] and len(resumed.seen) == 9 - 3
+    assert equal(resumed.numbers(), whole.numbers())
+
+
+def test_one_worker_is_asked_and_all_stop(folders, monkeypatch):
+    def add_a_yes(flat):
+        flat.add_(flat.numel() == 1)  # gradients are more
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", add_a_yes)
+    for rank in (0, 1):
+        assert len(Toy().fit(workers=Workers(rank, 2), stop=lambda: False, kept=False).seen) == 1
+
+
 def test_workers_draw_apart_share_their_gradients_and_one_of_them_saves(folders, monkeypatch):
     other, gathered = torch.arange(18.0), []
 
