@@ -73,7 +73,7 @@ def saving_memory(module: torch.nn.Module):
 
 
 class OwnModel:
-    """model: the MODEL, before the motion module. precision: of the frozen weights and of what is computed."""
+    """model: the MODEL, before the motion module; the host has frozen it. precision: of its weights and of what is computed."""
 
     def __init__(self, model, motion, precision: torch.dtype):
         import comfy.model_management
@@ -83,7 +83,7 @@ class OwnModel:
         from ...samplers.beta_schedule import with_betas
         model = with_betas(model, *SCHEDULES[motion.family], WHO)
         comfy.model_management.load_models_gpu([model], force_full_load=True)  # LoRAs go into the weights here
-        self.base, self.device, self.precision, self.motion = model.model.requires_grad_(False), model.load_device, precision, motion
+        self.base, self.device, self.precision, self.motion = model.model, model.load_device, precision, motion
         self.unet, self.net = self.base.diffusion_model, motion.patcher.model.to(self.device, precision)
         self.velocity = self.base.model_type is ModelType.V_PREDICTION
         self.abar = (1 / (self.base.model_sampling.sigmas.double() ** 2 + 1)).float().to(self.device)

@@ -96,16 +96,25 @@ def test_clips_of_a_batch_do_not_see_each_other():
     assert tiny.difference(both[FRAMES:], second) <= 1e-5
 
 
-def test_the_loss_knows_velocity():
+@pytest.mark.parametrize("velocity", [False, True])
+def test_the_loss_is_of_noise_or_velocity_in_all_frames_but_the_first(velocity):
+    z0 = tiny.latents(2 * FRAMES)
+
     class Exact:
-        abar, velocity = torch.linspace(0.99, 0.01, 1000), True
+        abar = torch.linspace(0.99, 0.01, 1000)
 
         def predicted(self, z, t, conditions):
             a = self.abar[t.repeat_interleave(FRAMES), None, None, None]
             eps = (z - a.sqrt() * z0) / (1 - a).sqrt()
-            return a.sqrt() * eps - (1 - a).sqrt() * z0
-    z0 = tiny.latents(2 * FRAMES)
-    assert own_clips.loss_of(Exact(), z0, {}, torch.tensor([100, 700])) < 1e-9
+            out = a.sqrt() * eps - (1 - a).sqrt() * z0 if velocity else eps
+            assert torch.equal(z[::FRAMES], z0[::FRAMES])
+            out[::FRAMES] = 100
+            return out
+    own = Exact()
+    own.velocity = velocity
+    assert own_clips.loss_of(own, z0, {}, torch.tensor([100, 700])) < 1e-9
+    own.velocity = not velocity
+    assert own_clips.loss_of(own, z0, {}, torch.tensor([100, 700])) > 0.1
 
 
 @pytest.fixture
