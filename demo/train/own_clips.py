@@ -119,15 +119,17 @@ def ctrl_c():
         restore()
 
 
-def check_same(state: Path, settings: dict) -> None:
+def check_same(state: Path, settings: dict, workers: Workers) -> None:
     """Raises ValueError when a state is there that was begun with other settings: it would be of no use."""
     file = state.with_name("settings.json")
-    if state.exists() and file.exists():
-        for name, was in json.loads(file.read_text()).items():
-            if was != settings.get(name):
-                raise ValueError(f"The training in {str(file.parent)!r} was begun with {name} {was}, now it is {settings.get(name)}. Choose another --out, or take that folder away.")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings, indent=1))
+    if not state.exists():
+        if workers.rank == 0:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(settings, indent=1))
+        return
+    for name, was in json.loads(file.read_text()).items():
+        if was != settings.get(name):
+            raise ValueError(f"The training in {str(file.parent)!r} was begun with {name} {was}, now it is {settings.get(name)}. Choose another --out, or take that folder away.")
 
 
 def encoded_clips(encoder, clips: list, frames: int, workers: Workers) -> list:
@@ -202,9 +204,8 @@ def train(args, workers: Workers) -> bool:
     model, clip, vae = read_model(args.checkpoint, args.vae, args.lora, precision)
     motion = read_motion(args.motion_module, model, args.frames)
     progress = Progress("i2v_adapter", folder, args.steps)
-    if workers.rank == 0:
-        check_same(progress.file, {"--checkpoint": args.checkpoint.name, "--motion-module": args.motion_module.name, "--average": args.average,
-                                   "--lora": [[file.name, strength] for file, strength in args.lora]})
+    check_same(progress.file, {"--checkpoint": args.checkpoint.name, "--motion-module": args.motion_module.name, "--average": args.average,
+                               "--lora": [[file.name, strength] for file, strength in args.lora]}, workers)
     made_of = (args.checkpoint, args.vae or "", *(part for lora in args.lora for part in lora))
     encoder = Encoder(folder / "cache", model, clip, vae, args.size, args.fps, made_of)
     found, without = encoded_clips(encoder, clips, args.frames, workers), encoder.without_caption()
