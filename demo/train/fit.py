@@ -70,6 +70,8 @@ def fit(name: str, parameters: Iterable, loss: Callable, steps: int, *, lr: floa
     if state:
         copy(trained, state["trained"])
         optimiser.load_state_dict(state["optimiser"])
+        for group, given in zip(optimiser.param_groups, groups):
+            group["initial_lr"] = given["lr"]  # the state has the one of its own time
         start, began = state["step"], state["began"]
     if start >= steps:
         return

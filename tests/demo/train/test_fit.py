@@ -79,6 +79,11 @@ def test_a_higher_number_goes_on_along_the_longer_course(folders):
     assert lrs == pytest.approx([old_course(step, 12, 0.1, 200, 0) for step in range(6, 12)], rel=1e-12)
 
 
+def test_another_learning_rate_counts_when_it_goes_on(folders):
+    Toy().fit(6)
+    assert rates_of(lambda: Toy().fit(12, lr=0.05)) == pytest.approx([old_course(step, 12, 0.05, 200, 0) for step in range(6, 12)], rel=1e-12)
+
+
 def old_course(step: int, steps: int, lr: float, warm: int, start: int) -> float:
     """As the published weights were trained."""
     falling = min(1.0, (step - start) / (steps - start))

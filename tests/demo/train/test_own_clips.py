@@ -185,7 +185,7 @@ def stops_after_a_step(ctrl_c):
     return pressed
 
 
-def test_a_lora_is_on_the_model_and_a_changed_caption_is_encoded_anew(folder):
+def test_a_lora_is_on_the_model_a_changed_caption_is_encoded_anew_and_bfloat16_learns(folder):
     from firstframe.attention_patches.unet import named_blocks
     own_clips.main(arguments(folder, steps=1, lr=0.0, lora=f"{in_process.NIGHT_LORA}:0.5"))
     cache = folder / "a.safetensors.training" / "cache"
@@ -194,7 +194,9 @@ def test_a_lora_is_on_the_model_and_a_changed_caption_is_encoded_anew(folder):
     begun = load_file(folder / "a.safetensors")
     assert any((begun[key].float() - plain[key]).abs().max() > 1e-3 for key in plain)
     (folder / "clips" / "one.txt").write_text("something else")
-    own_clips.main(arguments(folder, steps=2, lora=f"{in_process.NIGHT_LORA}:0.5"))
+    own_clips.main(arguments(folder, steps=2, lora=f"{in_process.NIGHT_LORA}:0.5", precision="bfloat16"))
+    learned = load_file(folder / "a.safetensors")
+    assert all(value.isfinite().all() for value in learned.values()) and any(not torch.equal(learned[key], begun[key]) for key in begun if "to_out_ff" in key)
     assert [file.name.split("-")[0] for file in set(cache.iterdir()) - before] == ["one.webp"]
 
 
