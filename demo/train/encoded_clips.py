@@ -3,6 +3,7 @@
 Each clip is a file of a cache folder, {z [n,C,h,w], and the model's conditions by name}, in half precision. Its name holds a stamp of all that it was made of.
 """
 import hashlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,8 +12,10 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 from .clip_folder import UNREADABLE, Clip, frames
+from .workers import Workers
 
 AT_ONCE = 16  # frames in a call of the VAE
 
@@ -104,3 +107,44 @@ def save(file: Path, tensors: dict) -> None:
     part = file.with_suffix(".part")
     save_file({k: v.half().cpu().contiguous() for k, v in tensors.items()}, part)
     part.replace(file)
+
+
+def tell(sentence: str, workers: Workers) -> None:
+    if workers.rank == 0:
+        print(sentence, file=sys.stderr, flush=True)
+
+
+def encoded_clips(encoder, clips: list, frames: int, workers: Workers) -> list:
+    """Each worker encodes its share, then all read all. Clips that cannot be read or are too short are left out, with a sentence."""
+    for clip in tqdm(clips[workers.rank::workers.count], desc="encoding", unit="clip", disable=workers.rank > 0):
+        try:
+            encoder.encoded(clip)
+        except Unreadable:
+            continue  # the second look says so
+    workers.wait()
+    found = []
+    for clip in clips:
+        try:
+            one = encoder.encoded(clip)
+        except Unreadable as error:
+            tell(str(error), workers)
+            continue
+        if one.length < frames:
+            tell(f"{clip.path.name} is left out: it has {one.length} frames{f' at {encoder.fps:g} a second' if encoder.fps else ''}, --frames asks for {frames}.", workers)
+        else:
+            found.append(one)
+    if not found:
+        raise ValueError(f"None of the {len(clips)} clips has {frames} frames. Lower --frames, or raise --fps (0: every frame counts).")
+    return found
+
+
+def batch_of(clips: list, without: dict, n: int, frames: int, no_caption: float, rng) -> tuple[torch.Tensor, dict]:
+    """(latents [n*frames,C,h,w], conditions {name: [n,...]}) of n clips that rng picks, from frames that it picks."""
+    from comfy.conds import CONDCrossAttn, CONDRegular
+    z, said = [], []
+    for _ in range(n):
+        clip = rng.choice(clips)
+        z.append(clip.read(rng.randrange(clip.length - frames + 1), frames))
+        said.append(without if rng.random() < no_caption else clip.conditions())
+    kinds = {name: CONDCrossAttn if name == "c_crossattn" else CONDRegular for name in without}  # captions may differ in length
+    return torch.cat(z).float(), {name: kind(said[0][name]).concat([kind(more[name]) for more in said[1:]]) for name, kind in kinds.items()}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from firstframe.demo import in_process
 from firstframe.demo.train import own_clips
+from firstframe.demo.train.encoded_clips import batch_of
 from firstframe.demo.train.i2v_adapter import build
 from firstframe.demo.train.own_model import OwnModel
 from firstframe.demo.world import scene
@@ -213,7 +214,7 @@ def test_a_batch_of_clips(folder):
 
     rng, clip, seen = random.Random(0), Long(), []
     for _ in range(20):
-        z, given = own_clips.batch_of([clip], {"c_crossattn": torch.zeros(1, 7, 8).half()}, 2, 3, 0.3, rng)
+        z, given = batch_of([clip], {"c_crossattn": torch.zeros(1, 7, 8).half()}, 2, 3, 0.3, rng)
         assert z.shape == (6, 4, 8, 8) and z.dtype == torch.float32 and given["c_crossattn"].shape[0] == 2
         seen += [float(one.mean()) for one in given["c_crossattn"]]
     assert set(clip.drawn) == {0, 1, 2} and set(seen) == {0.0, 1.0} and 4 <= seen.count(0.0) <= 20
@@ -249,8 +250,9 @@ def test_bad_input_is_refused(folder, capsys):
     assert "nothing in the LoRA" in refused(folder, lora=in_process.MOTION_LORA)
     assert "is for another kind" in refused(folder, **{"begin-with": adapter_of_another_kind(folder)})
     capsys.readouterr()
-    refused(folder, size="100x64")
-    assert "multiples of 8" in capsys.readouterr().err
+    for option, value, said in (("size", "100x64", "multiples of 8"), ("frames", 1, "from 2 on"), ("fps", -1, "from 0 on"), ("lr", "nan", "from 0 on")):
+        refused(folder, **{option: value})
+        assert said in capsys.readouterr().err
 
 
 def adapter_of_another_kind(folder):
