@@ -8,6 +8,7 @@ from firstframe.demo.train import own_clips
 from firstframe.demo.train.encoded_clips import batch_of
 from firstframe.demo.train.i2v_adapter import build
 from firstframe.demo.train.own_model import OwnModel
+from firstframe.demo.train.own_options import file_and_strength
 from firstframe.demo.world import scene
 from firstframe.networks.i2v_adapter import i2v_adapter
 from firstframe.networks.motion_module_files import motion_module
@@ -258,6 +259,21 @@ def test_bad_input_is_refused(folder, capsys):
 def adapter_of_another_kind(folder):
     save_file(i2v_adapter_files.i2v_adapter(tiny.model("SD1.5")), folder / "other.safetensors")
     return folder / "other.safetensors"
+
+
+@pytest.mark.parametrize("text, wanted", [("a.safetensors", ("a.safetensors", 1.0)), ("a.safetensors:0.5", ("a.safetensors", 0.5)), ("b/a.safetensors:-1", ("b/a.safetensors", -1.0)),
+                                          (r"C:\loras\a.safetensors", (r"C:\loras\a.safetensors", 1.0))])
+def test_a_lora_and_its_strength(text, wanted):
+    file, strength = file_and_strength(text)
+    assert (str(file), strength) == wanted
+
+
+def test_an_inpainting_model_is_refused(folder):
+    weights = load_file(in_process.CHECKPOINT)
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    weights[first] = torch.cat([weights[first], torch.zeros_like(weights[first])[:, :1].repeat(1, 5, 1, 1)], 1)
+    save_file(weights, folder / "inpainting.safetensors")
+    assert "9 input channels" in refused(folder, checkpoint=folder / "inpainting.safetensors")
 
 
 def test_a_checkpoint_without_a_vae_asks_for_one(folder):
