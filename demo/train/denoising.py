@@ -36,17 +36,26 @@ def timesteps(n: int) -> torch.Tensor:
     return torch.where(torch.rand(n) < 0.5, torch.randint(450, 900, (n,)), torch.randint(0, 1000, (n,)))
 
 
-def denoising_loss(unet, text, z0, near, ids, abar, control=lambda z, t, context: None, frames: int = 1, levels=timesteps, clean_first=False):
-    """Of latents z0 [n*frames,4,h,w], near [n*frames,1,h,w] a shape, with captions ids [n,77], at the timesteps levels(n) [n]; the frames of a clip share timestep and caption.
+def noised(z0, t, abar, frames: int = 1, clean_first=False) -> tuple:
+    """(z_t, eps, abar_t, what counts: 1 or 0) of latents z0 [n*frames,4,h,w] at timesteps t [n], one for all frames of a clip.
 
     clean_first: the first frame of each clip has no noise and no part in the loss.
     """
-    t = levels(len(z0) // frames).repeat_interleave(frames)
-    a, eps = abar[t, None, None, None], torch.randn_like(z0)
-    z = a.sqrt() * z0 + (1 - a).sqrt() * eps
-    counts = torch.ones_like(a)
+    a, eps = abar[t.repeat_interleave(frames), None, None, None], torch.randn_like(z0)
+    z, counts = a.sqrt() * z0 + (1 - a).sqrt() * eps, torch.ones_like(a)
     if clean_first:
         z[::frames], counts[::frames] = z0[::frames], 0
+    return z, eps, a, counts
+
+
+def denoising_loss(unet, text, z0, near, ids, abar, control=lambda z, t, context: None, frames: int = 1, levels=timesteps, clean_first=False):
+    """Of latents z0 [n*frames,4,h,w], near [n*frames,1,h,w] a shape, with captions ids [n,77], at the timesteps levels(n) [n]; the frames of a clip share timestep and caption.
+
+    clean_first: as in `noised`.
+    """
+    t = levels(len(z0) // frames)
+    z, eps, a, counts = noised(z0, t, abar, frames, clean_first)
+    t = t.repeat_interleave(frames)
     with torch.autocast("cpu", torch.bfloat16):
         context = text(input_ids=ids).last_hidden_state.repeat_interleave(frames, 0)
         z = z.contiguous(memory_format=torch.channels_last)

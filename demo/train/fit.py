@@ -53,15 +53,16 @@ def in_place(values: list, parameters: list):
 
 def fit(name: str, parameters: Iterable, loss: Callable, steps: int, *, lr: float, weight_decay: float = 1e-2, betas=(0.9, 0.99), course: Callable = warm_cosine,
         beside: Iterable[dict] = (), decay: float | None = None, start: int = 0, save: Callable = lambda step: None, log_every: int = 50, save_every: int = 50,
-        workers: Workers = ALONE, kept: bool = True) -> None:
+        workers: Workers = ALONE, kept: bool = True, stage: Stage | None = None, stop: Callable | None = None) -> None:
     """Trains `parameters` up to step `steps`, from the state of this name or else from `start`, the steps that they have had.
 
     loss(step, rng, rate) -> (what is minimised, {name: number for the log}); rate: the course at this step, 1 where it is highest.
     course(step, steps) -> share of lr, counted from where the training began.
     beside: more groups of parameters for the optimiser {params, lr, ..., course}; their gradients are not clipped and they are not averaged.
     decay: of the average of the parameters; save(step) finds the average in their place. kept False: no state, no log, only prints.
+    stage: for state and log, instead of the name's own. stop() -> whether the training ends after this step, with its state saved.
     """
-    parameters, stage = list(parameters), Stage(name, kept)
+    parameters, stage = list(parameters), stage or Stage(name, kept)
     groups = [{"params": parameters, "lr": lr, "weight_decay": weight_decay, "betas": betas}, *({**group, "params": list(group["params"])} for group in beside)]
     courses = [group.pop("course", course) for group in groups]
     trained = [p for group in groups for p in group["params"]]
@@ -69,6 +70,8 @@ def fit(name: str, parameters: Iterable, loss: Callable, steps: int, *, lr: floa
     if state:
         copy(trained, state["trained"])
         optimiser.load_state_dict(state["optimiser"])
+        for group, given in zip(optimiser.param_groups, groups):
+            group["initial_lr"] = given["lr"]  # the state has the one of its own time
         start, began = state["step"], state["began"]
     if start >= steps:
         return
@@ -92,14 +95,15 @@ def fit(name: str, parameters: Iterable, loss: Callable, steps: int, *, lr: floa
         if average:
             average.update_parameters(averaged)
         shown.append({part: number.item() for part, number in parts.items()})
-        if workers.rank:
-            continue
         done = step + 1
-        if done % log_every == 0 or done == steps:
+        last = done == steps or stop is not None and workers.one_says(stop())
+        if workers.rank == 0 and (done % log_every == 0 or last):
             stage.log(step=done, **{part: sum(row[part] for row in shown) / len(shown) for part in parts})
             shown.clear()
-        if done % save_every == 0 or done == steps:
+        if workers.rank == 0 and (done % save_every == 0 or last):
             means = list(average.module.parameters()) if average else []
             stage.save({"trained": trained, "optimiser": optimiser.state_dict(), "average": means, "step": done, "began": began})
             with in_place(means, parameters) if average else nullcontext():
                 save(done)
+        if last:
+            return

@@ -14,15 +14,15 @@ STATE = Path(os.environ.get("FIRSTFRAME_TRAIN_STATE", Path(__file__).resolve().p
 
 
 class Stage:
-    """`save` is atomic: a training may be stopped at any moment. kept False: only prints."""
+    """`save` is atomic: a training may be stopped at any moment. kept False: only prints. folder: for both, instead of the demo's own."""
 
-    def __init__(self, name: str, kept: bool = True):
+    def __init__(self, name: str, kept: bool = True, folder: Path | None = None):
         self.name, self.kept = name, kept
-        self.file, self.log_file = STATE / f"{name}.pt", LOGS / f"{name}.csv"
+        self.file, self.log_file = (folder or STATE) / f"{name}.pt", (folder or LOGS) / f"{name}.csv"
         self.began = time.time()
 
     def load(self):
-        return torch.load(self.file, weights_only=True) if self.kept and self.file.exists() else None
+        return torch.load(self.file, map_location="cpu", weights_only=True) if self.kept and self.file.exists() else None
 
     def save(self, state: dict) -> None:
         if not self.kept:
@@ -32,9 +32,12 @@ class Stage:
         torch.save(state, part)
         part.replace(self.file)
 
+    def say(self, row: dict) -> None:
+        print(self.name, *(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+
     def log(self, **row) -> None:
         row["seconds"] = round(time.time() - self.began, 1)
-        print(self.name, *(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        self.say(row)
         if not self.kept:
             return
         self.log_file.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,19 @@ class Workers:
         for g, mean in zip(gradients, (flat / self.count).split([g.numel() for g in gradients])):
             g.copy_(mean.view_as(g))
 
+    def one_says(self, yes: bool) -> bool:
+        """Whether any of them says yes; all have to ask."""
+        if self.count == 1:
+            return yes
+        said = torch.tensor(float(yes))
+        torch.distributed.all_reduce(said)
+        return bool(said)
+
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
 
 ALONE = Workers()
 

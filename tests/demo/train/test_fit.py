@@ -79,6 +79,11 @@ def test_a_higher_number_goes_on_along_the_longer_course(folders):
     assert lrs == pytest.approx([old_course(step, 12, 0.1, 200, 0) for step in range(6, 12)], rel=1e-12)
 
 
+def test_another_learning_rate_counts_when_it_goes_on(folders):
+    Toy().fit(6)
+    assert rates_of(lambda: Toy().fit(12, lr=0.05)) == pytest.approx([old_course(step, 12, 0.05, 200, 0) for step in range(6, 12)], rel=1e-12)
+
+
 def old_course(step: int, steps: int, lr: float, warm: int, start: int) -> float:
     """As the published weights were trained."""
     falling = min(1.0, (step - start) / (steps - start))
@@ -131,6 +136,25 @@ def test_what_is_saved_is_the_average_and_training_goes_on_from_the_weights(fold
 def test_not_kept_is_not_kept(folders):
     Toy().fit(3, kept=False)
     assert list(folders.iterdir()) == []
+
+
+def test_it_stops_when_asked_with_its_state_saved(folders, monkeypatch):
+    whole = Toy().fit()
+    monkeypatch.setattr(stage, "STATE", folders / "another state")
+    stopped = Toy()
+    stopped.fit(stop=lambda: len(stopped.seen) == 3)
+    resumed = Toy().fit(stage=stage.Stage("toy"))
+    assert list(stopped.saved) == [3] and len(resumed.seen) == 9 - 3
+    assert equal(resumed.numbers(), whole.numbers())
+
+
+def test_one_worker_is_asked_and_all_stop(folders, monkeypatch):
+    def add_a_yes(flat):
+        flat.add_(flat.numel() == 1)  # gradients are more
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", add_a_yes)
+    for rank in (0, 1):
+        assert len(Toy().fit(workers=Workers(rank, 2), stop=lambda: False, kept=False).seen) == 1
 
 
 def test_workers_draw_apart_share_their_gradients_and_one_of_them_saves(folders, monkeypatch):
