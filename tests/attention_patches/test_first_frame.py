@@ -109,10 +109,11 @@ def slow_denoised(model, sd, z, sigma, frames, strength=1.0, seed=1):
     return x0
 
 
-@pytest.mark.parametrize("shape, strength", [("SD1.5", 1.0), ("SD1.5", 0.4), ("SDXL", 1.0)])
-def test_the_whole_unet_with_the_branch_written_out(shape, strength):
-    model = tiny.model(shape)
+@pytest.mark.parametrize("shape, layers, strength, overrides", [("SD1.5", 16, 1.0, {}), ("SD1.5", 16, 0.4, {}), ("SDXL", 28, 1.0, {}), ("SDXL", 70, 1.0, tiny.DEEP)])
+def test_the_whole_unet_with_the_branch_written_out(shape, layers, strength, overrides):
+    model = tiny.model(shape, **overrides)
     adapter = i2v_adapter(files.i2v_adapter(model), "a")
+    assert len(adapter.layout) == layers
     z, sigma = tiny.latents(4), 1.5
     x = sigma * tiny.latents(4, seed=11) + model.model.process_latent_in(z)
     expected = model.model.process_latent_out(slow_denoised(model, files.i2v_adapter(model), x, sigma, 4, strength))
@@ -248,3 +249,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(model, adapter):
         tiny.sample(applied(model, adapter, tiny.latents(2)), tiny.latents(4))
     with pytest.raises(ValueError, match="at least 2"):
         tiny.sample(applied(model, adapter), tiny.latents(1))
+    with pytest.raises(ValueError, match=f"{WHO} got 4 latents, which are not whole clips of 3 frames"):
+        tiny.sample(applied(model, adapter, frames=3), tiny.latents(4))
+    with pytest.raises(ValueError, match="got 3 first frames for 2 clips. Connect one picture, or one for each clip"):
+        tiny.sample(applied(model, adapter, tiny.latents(3), frames=2), tiny.latents(4))

@@ -73,6 +73,17 @@ def test_layers_are_numbered_as_in_ip_adapter_files():
             assert parts["ip_adapter."][f"{2 * m + 1}.{part}.weight"] is sd[f"{place}.transformer_blocks.0.attn2.{part}.weight"]
 
 
+def test_the_numbers_of_sdxl():
+    """Its 70 layers by the table of the published files."""
+    model = tiny.model("SDXL", **tiny.DEEP)
+    sd = adapter_files.adapter(model, "plus")
+    parts, _, layout = content.look(i2v_adapter_files.whole_unet(model, sd), "f", (sd, "g"))
+    assert list(layout) == [str(n) for n in range(1, 140, 2)]
+    for n, place in ((1, "down_blocks.1.attentions.0.transformer_blocks.0"), (7, "down_blocks.1.attentions.1.transformer_blocks.1"), (47, "down_blocks.2.attentions.1.transformer_blocks.9"),
+                     (49, "up_blocks.0.attentions.0.transformer_blocks.0"), (119, "up_blocks.1.attentions.2.transformer_blocks.1"), (139, "mid_block.attentions.0.transformer_blocks.9")):
+        assert torch.equal(parts["ip_adapter."][f"{n}.to_v_ip.weight"], i2v_adapter_files.in_unet(model, sd)[f"{place}.attn2.to_v_ip.weight"])
+
+
 def of_two_files(model, sd):
     return content.content_adapter(i2v_adapter_files.whole_unet(model, sd), "whole", (sd, "plus"))
 
