@@ -1,7 +1,8 @@
 """A first frame that is free of noise at every step (I2V-Adapter 3.2): the UNet is given the clean latent, the frame's prediction is that
 latent, and sampling ends with exactly its bits.
 
-A context window that lacks frame 1 is called with it at its head, as one frame more; so all windows see it.
+A context window that lacks frame 1 is called with it at its head, as one frame more; so all windows see it. ControlNets see it clean too, as
+they are given what the UNet is given.
 """
 import copy
 
@@ -24,12 +25,12 @@ def with_frame(value, size: int, clips: int):
     return value
 
 
-def window_with_frame(options: dict, size: int, clips: int) -> dict:
-    """transformer_options of a context window, with frame 1 in front of its own frames."""
+def window_with_frame(options: dict, size: int, clips: int, numbers: tuple[int, ...]) -> dict:
+    """transformer_options of a context window of these frames, with frame 1 in front of them."""
     options = {**options, "sigmas": with_frame(options.get("sigmas"), size, clips)}
     if (window := options.get("context_window")) is not None:
         options["context_window"] = window = copy.copy(window)
-        window.causal_anchor_index = 0
+        window.index_list, window.causal_anchor_index = list(numbers), 0  # numbers: with the host's own anchor where it has set one
     if (params := options.get("ad_params") or {}).get("sub_idxs") is not None:
         options["ad_params"] = {**params, "sub_idxs": [0, *params["sub_idxs"]]}
     return options
@@ -78,11 +79,20 @@ def keep(model, z: torch.Tensor, who: str, *, frames: int = 0):
         if more:
             size, clips = x.shape[0], batch.clips
             x, t, c_concat, c_crossattn, control, kwargs = with_frame([x, t, c_concat, c_crossattn, control, kwargs], size, clips)
-            options = window_with_frame(options, size, clips)
+            options = window_with_frame(options, size, clips, batch.numbers)
         out = executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
         if more:
             return out.unflatten(0, (batch.clips, -1))[:, 1:].flatten(0, 1)
         return replaced(out, placed(inner.to(out), batch, options, tuple(out.shape[2:]), who), batch.clips, batch.numbers.index(0))
+
+    def for_controls(executor, model, conds, x_in, timestep, model_options):
+        """The host scales this for its ControlNets as for the UNet; with the noisy latents of frame 1 they would steer by another picture."""
+        batch = frame_batch.read(model_options.get("transformer_options", {}), x_in.shape[0], frames)
+        if 0 in batch.numbers:
+            scale = model.model_sampling.calculate_input(timestep[:1], torch.ones_like(x_in[:1]))
+            clean = inner.to(x_in) / scale
+            x_in = replaced(x_in, clean.repeat(batch.clips // len(clean), 1, 1, 1), batch.clips, batch.numbers.index(0))
+        return executor(model, conds, x_in, timestep, model_options)
 
     def clean_input(call, proceed):
         batch = frame_batch.read(call.options, call.x.shape[0], frames)
@@ -94,6 +104,7 @@ def keep(model, z: torch.Tensor, who: str, *, frames: int = 0):
         return replaced(out, z, out.shape[0] // (frames or out.shape[0]), 0)
 
     m = unet_call.ride(model, key, who, clean_input, check=check)
+    m.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, for_controls)
     m.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, call)
     m.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, ends_with_it)
     unet_call.add_once(m, WrappersMP.CALC_COND_BATCH, masks.AREAS, masks.note_areas)

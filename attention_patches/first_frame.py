@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from comfy.patcher_extension import WrappersMP
 
 from . import clean_frame, unet_call
 from . import frames as frame_batch
@@ -69,8 +68,7 @@ def check_fits(model, adapter, who: str) -> None:
 def check_motion(guider, who: str) -> None:
     """Raises ValueError for a MODEL on which nothing relates the frames in time: neither Apply Motion Module nor AnimateDiff-Evolved."""
     patcher = guider.model_patcher
-    riders = patcher.wrappers.get(WrappersMP.DIFFUSION_MODEL, {})
-    if not any(key.startswith("firstframe_inserted") for key in riders) and not any("ADE" in key for key in patcher.additional_models):
+    if not unet_call.rides(patcher, "inserted") and not any("ADE" in key for key in patcher.additional_models):
         raise ValueError(f"{who}: the I2V-Adapter was trained with a motion module, and this MODEL has none. Put Apply Motion Module in front of {who}, or behind it.")
 
 

@@ -47,12 +47,13 @@ def check_length(guider, total: int, length: int, name: str, who: str) -> None:
     frames, fix, advice = total, False, "Put Context Windows (Manual) with context_length 16 after this node, or make fewer frames."
     if windows is not None and total > windows.context_length:
         fix = getattr(windows, "causal_window_fix", False)  # the frame before the window comes along
-        frames, advice = windows.context_length + fix, f"Lower context_length{' or switch causal_window_fix off' if fix else ''} in Context Windows."
+        clean = unet_call.rides(guider.model_patcher, "clean_frame")  # frame 1 too
+        frames, advice = windows.context_length + fix + clean, f"Lower context_length{' or switch causal_window_fix off' if fix else ''} in Context Windows."
     if frames > length:
         raise ValueError(f"{who}: the motion module {name!r} knows {length} frames, one call would hold {frames}. {advice}")
     if frames < total and fix:
         logging.warning(f"{who}: causal_window_fix is on in Context Windows, so each window but the first brings the frame before it along and the motion module "
-                        f"sees {frames} frames instead of {windows.context_length}. It is meant for video models; switch it off for motion modules.")
+                        f"sees {frames} frames instead of {frames - 1}. It is meant for video models; switch it off for motion modules.")
 
 
 def insert(model, network, who: str, *, strength=1.0, mask=None, over_all_frames=False, frames=0, start_percent=0.0, end_percent=1.0):

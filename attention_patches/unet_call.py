@@ -89,6 +89,11 @@ def key(kind: str) -> str:
     return f"firstframe_{kind}_{next(_ids)}"
 
 
+def rides(model, kind: str) -> bool:
+    """Whether a rider of that kind is on the MODEL."""
+    return any(key.startswith(f"firstframe_{kind}_") for key in model.wrappers.get(WrappersMP.DIFFUSION_MODEL, {}))
+
+
 def begin_run(executor, guider, sigmas, extra_args, *args, **kwargs):
     options = extra_args["model_options"].setdefault("transformer_options", {})
     options[RUN] = Run(guider.model_patcher.get_model_object("model_sampling"), sigmas, guider.model_patcher, guider.conds)

@@ -33,6 +33,10 @@ def both(a: Callable, b: Callable) -> Callable:
     return lambda keys: a(keys) and b(keys)
 
 
+def either(a: Callable, b: Callable) -> Callable:
+    return lambda keys: a(keys) or b(keys)
+
+
 def lora(keys) -> bool:
     return any("lora" in key.lower() for key in keys)
 
@@ -40,19 +44,24 @@ def lora(keys) -> bool:
 NOT_OURS = "That family is not supported."
 IP_ADAPTER_PARTS = ("image_proj", "ip_adapter", "adapter_modules")  # the last is what some trainers call the second
 ip_adapter = starts(*(f"{part}." for part in IP_ADAPTER_PARTS))
+in_unet = some(".attn2.to_k_ip.")  # an IP-Adapter's layers under diffusers' names
 MOTION_LORA = Kind("a motion LoRA", "Motion LoRAs belong into models/animatediff_motion_lora and the node Load Motion LoRA.", both(lora, some("motion_modules.")))
 I2V_ADAPTER = Kind("an I2V-Adapter", "I2V-Adapters belong into models/i2v_adapter and the node Load I2V-Adapter.", some(".attn1.to_q_ff."))
 MOTION_MODULE = Kind("a motion module", "Motion modules belong into models/animatediff_models and the node Load Motion Module.", some("motion_modules."))
-IP_ADAPTER = Kind("an IP-Adapter", "IP-Adapters belong into models/ipadapter and the node Load Content-Adapter.", ip_adapter)
+IP_ADAPTER = Kind("an IP-Adapter", "IP-Adapters belong into models/ipadapter and the node Load Content-Adapter.", either(ip_adapter, in_unet))
+WHOLE_UNET = Kind("a whole UNet in diffusers' naming", "Of such a file Load Diffusion Model (models/diffusion_models) takes the UNet, Load Motion Module (models/animatediff_models) "
+                  "a motion module and Load Content-Adapter (models/ipadapter) layers for image tokens.",
+                  lambda keys: {"conv_in.weight", "conv_out.weight", "time_embedding.linear_1.weight"} <= set(keys))
 KINDS = (  # the first that fits: those that are told by more come before those that they contain
     MOTION_LORA,
     Kind("an IP-Adapter FaceID (it needs a face recogniser)", NOT_OURS, both(ip_adapter, some("_lora."))),
     Kind("a LoRA", "LoRAs of the image model belong into models/loras and the node Load LoRA.", lora),
     Kind("a HotShot-XL module", NOT_OURS, some("temporal_attentions.", "pos_encoder.positional_encoding")),
     Kind("a SparseCtrl model", NOT_OURS, both(some("motion_modules."), some("controlnet_cond_embedding."))),
+    WHOLE_UNET,
     I2V_ADAPTER,
     Kind("a PIA module (it brings a first layer for the UNet)", NOT_OURS, both(some("motion_modules."), lambda keys: "conv_in.weight" in keys and not starts("time_embedding.")(keys))),
-    MOTION_MODULE,  # alone, or in a whole UNet in diffusers' naming
+    MOTION_MODULE,
     IP_ADAPTER,
     Kind("a ControlNet", "ControlNets belong into models/controlnet and the node Load ControlNet Model.", starts("control_model.", "zero_convs.", "controlnet_down_blocks.")),
     Kind("a checkpoint", "Checkpoints belong into models/checkpoints and the node Load Checkpoint.", starts("model.diffusion_model.")),
@@ -83,12 +92,12 @@ class Reader:
         return ValueError(f"{self.who} expected {self.wants} in {self.name!r}, found {found}. {instead}")
 
     def check_kind(self, keys: Iterable[str], kind: Kind) -> None:
-        """Raises ValueError unless a file with these keys is of the kind."""
+        """Raises ValueError unless a file with these keys is of the kind, or a whole UNet with such a thing in it."""
         keys = list(keys)
         found = kind_of(keys)
         if found is None:
             raise self.refuse(f"{len(keys)} tensors of no kind that this pack knows", kind.belongs)
-        if found is not kind:
+        if found is not kind and not (found is WHOLE_UNET and kind.told(keys)):
             raise self.refuse(found.name, found.belongs)
 
     def check_weights(self, weights: dict[str, torch.Tensor], wanted: dict[str, torch.Size]) -> None:

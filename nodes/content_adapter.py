@@ -16,6 +16,7 @@ from .inputs import Node
 ContentAdapterWire = io.Custom("CONTENT_ADAPTER")
 FOLDER = "ipadapter"  # that users of the IPAdapter pack have
 WHO = "Apply Content-Adapter"
+SAME = "from the same file"
 
 register_folder(FOLDER)
 
@@ -48,14 +49,20 @@ class ContentAdapterLoader(Node):
             category="FirstFrame/I2V-Adapter",
             search_aliases=["FirstFrame", "IP-Adapter", "IPAdapter", "ip adapter", "I2V-Adapter", "image prompt", "reference image", "plus face", "full face"],
             description="Reads an IP-Adapter (plain, plus, plus-face, full-face; SD1.5 or SDXL), with which a picture takes part in the prompt. The kind is told by what is in the file.",
-            inputs=[io.Combo.Input("content_adapter", options=folder_paths.get_filename_list(FOLDER),
-                                   tooltip="A file of models/ipadapter, such as ip-adapter-plus_sd15.safetensors; its kind must be that of the checkpoint (SD1.5 or SDXL).")],
+            inputs=[
+                io.Combo.Input("content_adapter", options=folder_paths.get_filename_list(FOLDER),
+                               tooltip="A file of models/ipadapter, such as ip-adapter-plus_sd15.safetensors; its kind must be that of the checkpoint (SD1.5 or SDXL). "
+                                       "I2V-Adapter's animatediff_v15_v1_ipplus.pth too, with image_projection."),
+                io.Combo.Input("image_projection", options=[SAME, *folder_paths.get_filename_list(FOLDER)], default=SAME, optional=True, advanced=True,
+                               tooltip="The file whose half that makes tokens of a picture is used. For a file that lacks it: ip-adapter-plus_sd15 for animatediff_v15_v1_ipplus.pth."),
+            ],
             outputs=[ContentAdapterWire.Output(display_name="content_adapter", tooltip="For Apply Content-Adapter.")],
         )
 
     @classmethod
-    def execute(cls, content_adapter) -> io.NodeOutput:
-        return io.NodeOutput(load(partial(read, FOLDER, content_adapter, LOADER), content_adapter))
+    def execute(cls, content_adapter, image_projection=SAME) -> io.NodeOutput:
+        other = None if image_projection == SAME else (partial(read, FOLDER, image_projection, LOADER), image_projection)
+        return io.NodeOutput(load(partial(read, FOLDER, content_adapter, LOADER), content_adapter, other))
 
 
 load = content_adapter  # the node's input has the same name

@@ -58,6 +58,15 @@ def i2v_adapter(picture: str, adapter: str, frames: int = 3, strength: float = 1
     return graph
 
 
+def in_windows(graph: dict, length: int = 16, overlap: int = 4, **windows) -> dict:
+    """The graph, sampled in the host's context windows with its own defaults."""
+    windows = dict(context_length=length, context_overlap=overlap, context_schedule="standard_static", context_stride=1, closed_loop=False, fuse_method="pyramid", dim=0,
+                   freenoise=False, cond_retain_index_list="", split_conds_to_windows=False, latent_retain_index_list="", causal_window_fix=True) | windows
+    graph["windows"] = {"class_type": "ContextWindowsManual", "inputs": {"model": graph["sample"]["inputs"]["model"], **windows}}
+    graph["sample"]["inputs"]["model"] = ["windows", 0]
+    return graph
+
+
 def content_adapter(picture: str, frames: int = 3, weight: float = 1.0, hidden_size: int = 32, **rest) -> dict:
     """Text to pictures that look like a given one, with the small CLIP of tests/hostile/source_nodes."""
     graph = plain(frames, **rest)

@@ -23,6 +23,8 @@ SD15 = dict(COMMON, num_res_blocks=[2, 2, 2, 2], channel_mult=[1, 1, 1, 1], tran
 SDXL = dict(COMMON, num_res_blocks=[2, 2, 2], channel_mult=[1, 2, 2], transformer_depth=[0, 0, 2, 2, 3, 3],
             transformer_depth_output=[0, 0, 0, 2, 2, 2, 3, 3, 3], transformer_depth_middle=3, use_linear_in_transformer=True,
             adm_in_channels=2816, num_classes="sequential")
+DEEP = dict(  # of SDXL, in the overrides of `model`: as many attention layers as the real one has, 70
+    transformer_depth=[0, 0, 2, 2, 10, 10], transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10], transformer_depth_middle=10)
 SMALL = dict(  # of SD1.5, in the overrides of `model`: two levels
     num_res_blocks=[1, 1], channel_mult=[1, 1], transformer_depth=[1, 1], transformer_depth_output=[1, 1, 1, 1])
 SHAPES = {

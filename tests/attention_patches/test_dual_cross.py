@@ -65,10 +65,10 @@ def diffusers_unet(config: dict, family: str):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("shape, kind", [("SD1.5", "plain"), ("SD1.5", "plus"), ("SDXL", "plain")])
-def test_the_whole_unet_is_that_of_diffusers(shape, kind):
+@pytest.mark.parametrize("shape, kind, overrides", [("SD1.5", "plain", {}), ("SD1.5", "plus", {}), ("SDXL", "plain", {}), ("SDXL", "plus", tiny.DEEP)])
+def test_the_whole_unet_is_that_of_diffusers(shape, kind, overrides):
     """Also their numbering of the layers and their reading of the file."""
-    model = tiny.model(shape)
+    model = tiny.model(shape, **overrides)
     config, sd = model.model.model_config.unet_config, files.adapter(model, kind)
     unet = diffusers_unet(config, shape)
     host = model.model.diffusion_model.state_dict()

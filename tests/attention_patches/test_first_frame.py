@@ -109,10 +109,11 @@ def slow_denoised(model, sd, z, sigma, frames, strength=1.0, seed=1):
     return x0
 
 
-@pytest.mark.parametrize("shape, strength", [("SD1.5", 1.0), ("SD1.5", 0.4), ("SDXL", 1.0)])
-def test_the_whole_unet_with_the_branch_written_out(shape, strength):
-    model = tiny.model(shape)
+@pytest.mark.parametrize("shape, layers, strength, overrides", [("SD1.5", 16, 1.0, {}), ("SD1.5", 16, 0.4, {}), ("SDXL", 28, 1.0, {}), ("SDXL", 70, 1.0, tiny.DEEP)])
+def test_the_whole_unet_with_the_branch_written_out(shape, layers, strength, overrides):
+    model = tiny.model(shape, **overrides)
     adapter = i2v_adapter(files.i2v_adapter(model), "a")
+    assert len(adapter.layout) == layers
     z, sigma = tiny.latents(4), 1.5
     x = sigma * tiny.latents(4, seed=11) + model.model.process_latent_in(z)
     expected = model.model.process_latent_out(slow_denoised(model, files.i2v_adapter(model), x, sigma, 4, strength))
@@ -158,26 +159,28 @@ def test_conditionings_and_clips_do_not_mix(model, adapter):
         assert tiny.difference(alone, both[clip]) <= 1e-4
 
 
-def windowed(m, length: int):
+def windowed(m, length: int, causal: bool = False):
     from comfy_extras.nodes_context_windows import ContextWindowsManualNode
     return ContextWindowsManualNode.execute(m, context_length=length, context_overlap=2, context_schedule="standard_static", context_stride=1, closed_loop=False,
-                                            fuse_method="pyramid", dim=0, freenoise=False, causal_window_fix=False).result[0]
+                                            fuse_method="pyramid", dim=0, freenoise=False, causal_window_fix=causal).result[0]
 
 
-def test_every_context_window_sees_the_clean_first_frame(model, adapter):
-    """A window without frame 1 is the clip of frame 1 and its frames."""
+@pytest.mark.parametrize("causal", [False, True])
+def test_every_context_window_sees_the_clean_first_frame(model, adapter, causal):
+    """A window without frame 1 is the clip of frame 1 and its frames; with the host's causal_window_fix, its default, the frame before the window lies between them."""
     z, sigma = tiny.latents(9), 1.5
     noisy = sigma * tiny.latents(9, seed=11) + model.model.process_latent_in(z)
     windows = [list(range(4)), list(range(2, 6)), list(range(4, 8)), list(range(5, 9))]
     m = applied(model, adapter)
     calls = []
     handle = model.model.diffusion_model.input_blocks[0][0].register_forward_pre_hook(lambda module, args: calls.append(args[0].clone()))
-    out = tiny.sample(windowed(m, 4), z, cfg=1.0, sigma=sigma)
+    out = tiny.sample(windowed(m, 4, causal), z, cfg=1.0, sigma=sigma)
     handle.remove()
-    assert [len(x) for x in calls] == [4, 5, 5, 5] and all(torch.equal(x[0], model.model.process_latent_in(PICTURE)[0]) for x in calls)
+    assert [len(x) for x in calls] == [4] + 3 * [5 + causal] and all(torch.equal(x[0], model.model.process_latent_in(PICTURE)[0]) for x in calls)
     assert torch.equal(out[0], PICTURE[0])
     sd = files.i2v_adapter(model)
-    last = slow_denoised(model, sd, noisy[[0, *windows[-1]]], sigma, 5)[-1]  # frame 9 is in the last window alone
+    shown = [0, *[4] * causal, *windows[-1]]
+    last = slow_denoised(model, sd, noisy[shown], sigma, len(shown))[-1]  # frame 9 is in the last window alone
     assert tiny.difference(out[-1:], model.model.process_latent_out(last[None])) <= 1e-4
 
 
@@ -246,3 +249,7 @@ def test_what_does_not_fit_is_refused_before_the_first_step(model, adapter):
         tiny.sample(applied(model, adapter, tiny.latents(2)), tiny.latents(4))
     with pytest.raises(ValueError, match="at least 2"):
         tiny.sample(applied(model, adapter), tiny.latents(1))
+    with pytest.raises(ValueError, match=f"{WHO} got 4 latents, which are not whole clips of 3 frames"):
+        tiny.sample(applied(model, adapter, frames=3), tiny.latents(4))
+    with pytest.raises(ValueError, match="got 3 first frames for 2 clips. Connect one picture, or one for each clip"):
+        tiny.sample(applied(model, adapter, tiny.latents(3), frames=2), tiny.latents(4))

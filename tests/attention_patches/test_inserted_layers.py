@@ -6,6 +6,7 @@ import comfy.context_windows
 import comfy.model_management
 import pytest
 import torch
+from firstframe.attention_patches import clean_frame
 from firstframe.attention_patches.group_norm import norms
 from firstframe.attention_patches.inserted_layers import insert
 from firstframe.networks.motion_lora import apply_lora
@@ -180,6 +181,8 @@ def test_clips_that_it_cannot_do_are_refused_before_the_first_step(model, motion
         tiny.sample(windowed(m, 33), tiny.latents(34, 8))
     with pytest.raises(ValueError, match="one call would hold 33. Lower context_length or switch causal_window_fix off"):
         tiny.sample(windowed(m, 32, causal=True), tiny.latents(34, 8))
+    with pytest.raises(ValueError, match="one call would hold 33. Lower context_length in"):
+        tiny.sample(windowed(clean_frame.keep(m, tiny.latents(1, 8), "test"), 32), tiny.latents(34, 8))  # the clean first frame comes along
     assert torch.isfinite(tiny.sample(windowed(m, 16), tiny.latents(34, 8))).all()  # more frames than it knows, in windows that it knows
     with pytest.raises(ValueError, match="got 3 masks for 4 frames"):
         tiny.sample(insert(model, motion, WHO, mask=torch.ones(3, 128, 128)), tiny.latents(4))

@@ -1,4 +1,4 @@
-"""Cross-frame attention, motion layers and dual cross-attention beside what users put next to it: the host's own nodes, run through their own classes."""
+"""Cross-frame attention, motion layers, dual cross-attention and the first frame beside what users put next to it: the host's own nodes, run through their own classes."""
 import comfy_extras.nodes_sag
 import pytest
 import torch
@@ -6,13 +6,14 @@ from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from firstframe.attention_patches import cross_frame
+from firstframe.attention_patches import cross_frame, first_frame
 from firstframe.attention_patches.dual_cross import patch
 from firstframe.attention_patches.inserted_layers import insert
 from firstframe.networks.content_adapter import content_adapter
+from firstframe.networks.i2v_adapter import i2v_adapter
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.pilife import chooser
-from firstframe.tests import adapter_files, motion_files
+from firstframe.tests import adapter_files, i2v_adapter_files, motion_files
 from firstframe.tests import tiny_models as tiny
 
 import nodes
@@ -23,7 +24,7 @@ def m():
     return tiny.model()
 
 
-Z = tiny.latents(4)
+Z, PICTURE = tiny.latents(4), tiny.latents(1, seed=21)
 
 
 def cross_frame_patched(m):
@@ -40,7 +41,11 @@ def picture_patched(m):
     return patch(m, content_adapter(adapter_files.adapter(m), "f"), tokens, "test", mask=torch.rand(1, 128, 128, generator=generator))
 
 
-@pytest.fixture(params=[cross_frame_patched, motion_patched, picture_patched], ids=["PCFA", "motion", "picture"])
+def first_frame_patched(m):
+    return first_frame.patch(m, i2v_adapter(i2v_adapter_files.i2v_adapter(m), "f"), PICTURE, "test", needs_motion=False)
+
+
+@pytest.fixture(params=[cross_frame_patched, motion_patched, picture_patched, first_frame_patched], ids=["PCFA", "motion", "picture", "first frame"])
 def patched(request):
     return request.param
 
@@ -58,6 +63,8 @@ def both_matter(m, other, patched):
     one, two = run(patched(other(m))), run(other(patched(m)))
     for alone in (run(m), run(patched(m)), run(other(m))):
         assert tiny.difference(one, alone) > 1e-4 and tiny.difference(two, alone) > 1e-4
+    if patched is first_frame_patched:
+        assert torch.equal(one[0], PICTURE[0]) and torch.equal(two[0], PICTURE[0])
     return one, two
 
 
@@ -190,7 +197,8 @@ def test_controlnet(m, patched):
     assert torch.isfinite(with_both).all()
 
 
-@pytest.mark.parametrize("one, other", [(motion_patched, cross_frame_patched), (picture_patched, motion_patched), (picture_patched, cross_frame_patched)])
+@pytest.mark.parametrize("one, other", [(motion_patched, cross_frame_patched), (picture_patched, motion_patched), (picture_patched, cross_frame_patched),
+                                        (motion_patched, first_frame_patched), (picture_patched, first_frame_patched), (cross_frame_patched, first_frame_patched)])
 def test_our_own_in_either_order(m, one, other):
     a, b = both_matter(m, one, other)
     assert torch.equal(a, b)

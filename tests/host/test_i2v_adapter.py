@@ -9,6 +9,7 @@ from firstframe.demo.cli.server import PACK
 from firstframe.tests import graphs
 from firstframe.tests import i2v_adapter_files as files
 from firstframe.tests import tiny_models as tiny
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 
@@ -75,6 +76,28 @@ def test_what_cannot_be_sampled_is_refused_before_the_first_step(server, picture
     small = graphs.i2v_adapter(picture, "random.safetensors")
     small["latent"]["inputs"]["width"] = 64
     assert "the first frame is [4, 16, 16], the clip that is sampled [4, 16, 8]" in server.run_expecting_error(small)
+    several = graphs.i2v_adapter(picture, "random.safetensors")
+    several["two"] = {"class_type": "RepeatLatentBatch", "inputs": {"samples": ["encode", 0], "amount": 2}}
+    several["i2v"]["inputs"]["first_frame"] = ["two", 0]
+    assert "got 2 first frames for 1 clip. Connect one picture, or one for each clip" in server.run_expecting_error(several)
+    long = graphs.in_windows(graphs.i2v_adapter(picture, "random.safetensors", 20), 16, causal_window_fix=False)
+    assert "knows 16 frames, one call would hold 17. Lower context_length in Context Windows" in server.run_expecting_error(long)
+
+
+@pytest.mark.parametrize("windows", [{}, {"context_schedule": "standard_uniform", "context_stride": 2, "causal_window_fix": False}], ids=["default", "uniform"])
+def test_64_frames_in_the_hosts_windows(server, windows):
+    """Frame 1 is the picture, and with another picture every frame is another: all windows see it. The demo's module knows 16 frames, of which a window has 14."""
+    one = Image.open(PACK / "demo" / "example.png").convert("RGB").resize((64, 64))
+    clips = []
+    for name, image in (("small.png", one), ("other.png", ImageOps.invert(one))):
+        image.save(server.base / "input" / name)
+        graph = graphs.in_windows(graphs.i2v_adapter(name, "random.safetensors", 64, steps=1), 14, **windows)
+        graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+        clips.append(frames(server, graph))
+        alone = graphs.pcfa(name, 3)
+        alone["decode"]["inputs"]["samples"] = ["encode", 0]
+        assert len(clips[-1]) == 64 and (clips[-1][0] == frames(server, alone)[0]).all()
+    assert all((x != y).any() for x, y in zip(*clips))
 
 
 def test_in_the_hosts_dynamic_mode_it_gives_the_same_bits(server, dynamic_host, picture):

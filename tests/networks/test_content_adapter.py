@@ -9,7 +9,7 @@ from firstframe.networks.content_adapter import content_adapter, image_tokens
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.networks.patcher import another
 from firstframe.tests import adapter_files as files
-from firstframe.tests import motion_files
+from firstframe.tests import i2v_adapter_files, motion_files
 from firstframe.tests import tiny_models as tiny
 from firstframe.tests.dynamic_mode import dynamic_mode
 
@@ -73,7 +73,8 @@ def broken(kind):
         return {k: v for k, v in plain.items() if k.startswith("image_proj.")}
     if kind == "layers alone":
         return {k: v for k, v in plain.items() if not k.startswith("image_proj.")}
-    return {"empty": {}, "motion module": motion_files.module(SMALL), "lora": motion_files.lora(SMALL), "list": {"image_proj": [1], "ip_adapter": None}}[kind]
+    return {"empty": {}, "motion module": motion_files.module(SMALL), "lora": motion_files.lora(SMALL), "I2V-Adapter": i2v_adapter_files.i2v_adapter(SMALL),
+            "list": {"image_proj": [1], "ip_adapter": None}}[kind]
 
 
 @pytest.mark.parametrize("kind, says", [
@@ -86,8 +87,9 @@ def broken(kind):
     ("many tokens", "one that makes 1025 tokens of a picture. Expected at most 1024"),
     ("heads", "with 96 rows. Expected a multiple of 64"),
     ("FaceID", "FaceID .it needs a face recogniser.. That family is not supported"), ("FaceID portrait", "no image_proj.proj.weight"), ("projection alone", "no ip_adapter.1.to_k_ip.weight"),
-    ("layers alone", "no image_proj.proj.weight"), ("empty", "0 tensors"), ("list", "0 tensors"), ("motion module", "a motion module. Motion modules belong into models/animatediff_models"),
-    ("lora", "a motion LoRA")])
+    ("layers alone", "one without an image projection"), ("empty", "0 tensors"), ("list", "0 tensors"),
+    ("motion module", "a motion module. Motion modules belong into models/animatediff_models"),
+    ("lora", "a motion LoRA"), ("I2V-Adapter", "an I2V-Adapter. I2V-Adapters belong into models/i2v_adapter and the node Load I2V-Adapter")])
 def test_other_files_are_refused_by_name(kind, says):
     with pytest.raises(ValueError, match=f"Load Content-Adapter expected an IP-Adapter.* in 'f.bin', found .*{says}"):
         content_adapter(broken(kind), "f.bin")

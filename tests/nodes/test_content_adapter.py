@@ -29,6 +29,19 @@ def test_a_file_of_the_folder_is_read(form, tmp_path, monkeypatch):
     assert torch.equal(tiny.sample(apply(content_adapter=adapter), z), tiny.sample(apply(content_adapter=direct), z))
     with pytest.raises(ValueError, match="Load Content-Adapter knows no .*'other'"):
         ContentAdapterLoader.execute(content_adapter="other")
+    with pytest.raises(ValueError, match="Load Content-Adapter knows no .*'other'"):
+        ContentAdapterLoader.execute(content_adapter=name, image_projection="other")
+
+
+def test_the_projection_of_another_file(tmp_path, monkeypatch):
+    one, two = (files.adapter(MODEL, "plus", seed) for seed in (0, 1))
+    for name, sd in (("one", one), ("two", two)):
+        save_file(sd, tmp_path / f"{name}.safetensors")
+    monkeypatch.setitem(nodes.folder_paths.folder_names_and_paths, nodes.FOLDER, ([str(tmp_path)], {".safetensors"}))
+    found, z = ContentAdapterLoader.execute(content_adapter="one.safetensors", image_projection="two.safetensors").result[0], tiny.latents(2)
+    clip = tiny.sample(apply(content_adapter=found), z)
+    assert torch.equal(clip, tiny.sample(apply(content_adapter=content_adapter(one | {k: v for k, v in two.items() if k.startswith("image_proj.")}, "f")), z))
+    assert tiny.difference(clip, tiny.sample(apply(content_adapter=content_adapter(one, "f")), z)) > 1e-3
 
 
 def test_the_picture_and_each_setting_count():
