@@ -26,7 +26,7 @@ BATCH, LR, PARTS = 64, 1e-3, 4
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # the host's
 NOISE = 0.03        # most of it; generated pictures are not as clean as drawn ones
 SHARPEST = 100.0    # highest factor of the cosines, CLIP's
-PROJECTION = "text_encoders.clip_l.transformer.text_projection"  # in a LoRA; the host starts from the identity
+PROJECTION = "text_encoders.clip_l.transformer.text_projection.set_weight"  # a LoRA that sets it: a checkpoint without one leaves it undefined
 
 
 def twin(s: scene.Scene, rng: random.Random) -> scene.Scene:
@@ -118,8 +118,7 @@ def covered(s: scene.Scene, t: float, side: int) -> tuple[torch.Tensor, torch.Te
 
 def save(tower, projection, step: int) -> None:
     save_half(tower.state_dict(), CLIP_VISION, step)
-    identity = torch.eye(len(projection.weight))
-    save_half({PROJECTION + ".diff": projection.weight - identity}, CLIP_TEXT, step)
+    save_half({PROJECTION: projection.weight}, CLIP_TEXT, step)
 
 
 def main(argv: list[str]):
