@@ -1,15 +1,9 @@
-"""Trains an I2V-Adapter for your own checkpoint, beside your own motion module, on a folder of clips with captions (docs/training.md).
-
-    COMFYUI_PATH=... python demo/run.py train.own_clips --checkpoint FILE --motion-module FILE --clips FOLDER --out my_i2v.safetensors
-    COMFYUI_PATH=... torchrun --nproc-per-node 2 demo/run.py train.own_clips ...     # one process a GPU
-
-As in the paper (sections 3.2 and 4): checkpoint and motion module stay as they are; the first frame is free of noise and out of the loss, one timestep a clip,
-AnimateDiff's noise schedule, AdamW at 1e-4.
-"""
+"""What the trainings on a user's own files (train.own_clips, train.own_content) have in common: files checked and read, clips encoded, the loop, its bar, Ctrl-C."""
 import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,10 +14,10 @@ from tqdm import tqdm
 from ..in_process import use_host
 from .clip_folder import find_clips
 from .denoising import noised
-from .encoded_clips import Encoder, batch_of, encoded_clips, tell
+from .encoded_clips import Encoder, encoded_clips, tell
 from .files import save_half
 from .fit import constant, fit
-from .own_options import PRECISIONS, parser
+from .own_options import PRECISIONS
 from .stage import Stage
 from .workers import Workers, join_workers
 
@@ -71,8 +65,8 @@ def ctrl_c():
         restore()
 
 
-def check_files(args) -> None:
-    for file in filter(None, (args.checkpoint, args.motion_module, args.vae, args.begin_with, *(file for file, _ in args.lora))):
+def check_files(args, beside: Path) -> None:
+    for file in filter(None, (args.checkpoint, beside, args.vae, args.begin_with, *(file for file, _ in args.lora))):
         if not file.is_file():
             raise ValueError(f"There is no file {str(file)!r}.")
     if args.out.suffix != ".safetensors":
@@ -92,15 +86,6 @@ def check_same(state: Path, settings: dict, workers: Workers) -> None:
             raise ValueError(f"The training in {str(file.parent)!r} was begun with {name} {was}, now it is {settings.get(name)}. Choose another --out, or take that folder away.")
 
 
-def begin_with(adapter, weights: dict, name: str) -> None:
-    from ...networks.i2v_adapter import look
-    found, _ = look(weights, name)
-    shapes = {key: value.shape for key, value in adapter.state_dict().items()}
-    if {key: value.shape for key, value in found.items()} != shapes:
-        raise ValueError(f"The I2V-Adapter {name!r} of --begin-with is for another kind of checkpoint.")
-    adapter.load_state_dict({key: value.float() for key, value in found.items()})
-
-
 def save(adapter, out: Path, folder: Path, step: int) -> None:
     """The adapter after this step, among those of the folder and as `out`."""
     file, part = folder / f"step_{step:06}.safetensors", out.with_suffix(".part")
@@ -109,10 +94,9 @@ def save(adapter, out: Path, folder: Path, step: int) -> None:
     part.replace(out)
 
 
-def loss_of(own, z: torch.Tensor, conditions: dict, t: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of what the UNet predicts (noise or velocity) in all frames but the first."""
-    frames = len(z) // len(t)
-    z_t, eps, a, counts = noised(z, t, own.abar, frames, clean_first=True)
+def loss_of(own, z: torch.Tensor, conditions: dict, t: torch.Tensor, clean_first: bool) -> torch.Tensor:
+    """Mean squared error of what the UNet predicts (noise or velocity) of latents z [n*frames,C,h,w] at timesteps t [n]; clean_first: in all frames but the first of each clip."""
+    z_t, eps, a, counts = noised(z, t, own.abar, len(z) // len(t), clean_first)
     wanted = a.sqrt() * eps - (1 - a).sqrt() * z if own.velocity else eps
     return ((own.predicted(z_t, t, conditions) - wanted).square() * counts).mean() / counts.mean()
 
@@ -122,47 +106,59 @@ def best_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type != "cpu" and should_use_bf16(device) else torch.float32
 
 
-def train(args, workers: Workers) -> bool:
-    """Whether it came to its end. Raises ValueError for what cannot be trained, before the first step."""
-    from .. import comfy_support  # noqa: F401  (so that the demo's own checkpoint is known)
-    from .i2v_adapter import build
-    from .own_model import OwnModel, read_model, read_motion, weights_of
-    check_files(args)
-    clips, left_out = find_clips(args.clips)
-    for sentence in left_out:
-        tell(sentence, workers)
-    import comfy.model_management as host
-    folder, precision = args.out.with_name(f"{args.out.name}.training"), PRECISIONS[args.precision] if args.precision else best_precision(host.get_torch_device())
-    model, clip, vae = read_model(args.checkpoint, args.vae, args.lora, precision)
-    motion = read_motion(args.motion_module, model, args.frames)
-    progress = Progress("i2v_adapter", folder, args.steps)
-    check_same(progress.file, {"--checkpoint": args.checkpoint.name, "--motion-module": args.motion_module.name, "--average": args.average,
-                               "--lora": [[file.name, strength] for file, strength in args.lora]}, workers)
-    made_of = (args.checkpoint, args.vae or "", *(part for lora in args.lora for part in lora))
-    encoder = Encoder(folder / "cache", model, clip, vae, args.size, args.fps, made_of)
-    found, without = encoded_clips(encoder, clips, args.frames, workers), encoder.without_caption()
-    del encoder, clip, vae
-    host.unload_all_models()
-    own = OwnModel(model, motion, precision)
-    adapter, layers = build(own.unet)
-    if args.begin_with:
-        begin_with(adapter, weights_of(args.begin_with), args.begin_with.name)
-    adapter.to(own.device)
-    tell(f"{len(found)} clips, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} million weights to train, on {own.device} in {str(precision).removeprefix('torch.')}", workers)
+class Training:
+    """The training `name` by the options that both commands have. beside: the file that goes with the checkpoint. All but `fit` raises ValueError for what cannot be trained."""
 
-    def loss(step, rng, rate):
-        z, conditions = batch_of(found, without, args.batch, args.frames, args.no_caption, rng)
-        value = loss_of(own, z.to(own.device), conditions, torch.randint(0, len(own.abar), (args.batch,)).to(own.device))
-        return value, {"loss": value.detach()}
+    def __init__(self, name: str, args, beside: Path, workers: Workers):
+        from .. import comfy_support  # noqa: F401  (so that the demo's own checkpoint is known)
+        from .own_model import read_model
+        check_files(args, beside)
+        self.clips, left_out = find_clips(args.clips)
+        for sentence in left_out:
+            tell(sentence, workers)
+        import comfy.model_management as host
+        self.name, self.args, self.workers, self.folder = name, args, workers, args.out.with_name(f"{args.out.name}.training")
+        self.precision = PRECISIONS[args.precision] if args.precision else best_precision(host.get_torch_device())
+        self.model, self.clip, self.vae = read_model(args.checkpoint, args.vae, args.lora, self.precision)
+        self.progress = Progress(name, self.folder, args.steps)
 
-    with ctrl_c() as stop, own.with_adapter(adapter, layers, args.batch, args.frames, args.save_memory), progress.bar(shown=workers.rank == 0):
-        fit("i2v_adapter", adapter.parameters(), loss, args.steps, lr=args.lr, betas=(0.9, 0.999), course=constant, decay=args.average or None, log_every=1, save_every=args.save_every,
-            save=partial(save, adapter, args.out, folder), workers=workers, stage=progress, stop=stop)
-        return not stop()
+    def check_same(self, settings: dict) -> None:
+        """settings: those of this kind of training alone."""
+        args = self.args
+        common = {"--checkpoint": args.checkpoint.name, "--average": args.average, "--lora": [[file.name, strength] for file, strength in args.lora]}
+        check_same(self.progress.file, common | settings, self.workers)
+
+    def encoded(self, frames: int, features: Callable | None = None, made_of: tuple = ()) -> tuple[list, dict]:
+        """(the clips that have so many frames, the conditions of no caption). features, made_of: as Encoder has them. VAE and text encoder are gone then."""
+        import comfy.model_management as host
+        args = self.args
+        made_of = (args.checkpoint, args.vae or "", *(part for lora in args.lora for part in lora), *made_of)
+        encoder = Encoder(self.folder / "cache", self.model, self.clip, self.vae, args.size, args.fps, made_of, features)
+        self.clips, without = encoded_clips(encoder, self.clips, frames, self.workers), encoder.without_caption()
+        del encoder, self.clip, self.vae
+        host.unload_all_models()
+        return self.clips, without
+
+    def fit(self, own, adapter, batch: Callable, meanwhile, clean_first: bool) -> bool:
+        """Whether it came to its end. batch(rng) -> (latents, conditions); meanwhile: a context in which the UNet has the adapter; clean_first: as in `loss_of`."""
+        args, workers = self.args, self.workers
+        adapter.to(own.device)
+        tell(f"{len(self.clips)} clips, {sum(p.numel() for p in adapter.parameters()) / 1e6:.1f} million weights to train, on {own.device} "
+             f"in {str(self.precision).removeprefix('torch.')}", workers)
+
+        def loss(step, rng, rate):
+            z, conditions = batch(rng)
+            value = loss_of(own, z.to(own.device), conditions, torch.randint(0, len(own.abar), (args.batch,)).to(own.device), clean_first)
+            return value, {"loss": value.detach()}
+
+        with ctrl_c() as stop, meanwhile, self.progress.bar(shown=workers.rank == 0):
+            fit(self.name, adapter.parameters(), loss, args.steps, lr=args.lr, betas=(0.9, 0.999), course=constant, decay=args.average or None, log_every=1, save_every=args.save_every,
+                save=partial(save, adapter, args.out, self.folder), workers=workers, stage=self.progress, stop=stop)
+            return not stop()
 
 
-def main(argv: list[str]) -> int:
-    args = parser().parse_args(argv)
+def run(args, train: Callable) -> int:
+    """train(args, workers) -> whether it came to its end."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # the host takes the current one
     use_host()
