@@ -1,5 +1,6 @@
 """Training a Content-Adapter for a user's files: what is trained is what the node computes, a stopped run goes on, bad input is refused in a sentence."""
 import random
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,8 @@ from firstframe.demo import in_process
 from firstframe.demo.comfy_support import VISION
 from firstframe.demo.train import own_content, own_training
 from firstframe.demo.train.own_model import OwnModel
-from firstframe.networks.content_adapter import content_adapter
+from firstframe.networks.content_adapter import content_adapter, shapes
+from firstframe.networks.image_projection import image_projection
 from firstframe.nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader
 from firstframe.tests import adapter_files
 from firstframe.tests import tiny_models as tiny
@@ -53,6 +55,12 @@ def test_what_is_trained_is_what_the_node_computes(family, save_memory, tmp_path
     assert tiny.difference(trained(seen), sampled(patched, 1.0)) <= 1e-5
     assert tiny.difference(trained(no_picture.expand(PICTURES, -1, -1)), sampled(patched, 0.0)) <= 1e-5  # cfg 0: the negative side, which sees no picture
     assert tiny.difference(trained(seen), sampled(model, 1.0)) > 0.01
+
+
+@pytest.mark.parametrize("name, context", [("ip-adapter-plus_sd15", 768), ("ip-adapter-plus_sdxl_vit-h", 2048)])
+def test_sizes_are_the_published_ones(name, context):
+    found = shapes(partial(image_projection, own_content.size_for(context, 1280)), "")
+    assert {key: tuple(shape) for key, shape in found.items()} == adapter_files.PUBLISHED[name][0]
 
 
 def test_gradients_reach_the_adapter_alone_and_memory_is_saved_without_changing_them(tmp_path):
