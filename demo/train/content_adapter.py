@@ -6,6 +6,7 @@ As IP-Adapter: the image model's loss on single pictures; text, picture or both 
 the one that is denoised: so the tokens say what is there, not where, and hold no frame of a clip at frame 1's place.
 """
 import random
+from collections.abc import Callable
 
 import torch
 
@@ -47,33 +48,38 @@ def draw(encoder, tower, n: int, seed: int) -> dict:
     return {"z": z, "near": near, "features": seen, "captions": captions}
 
 
-def build(unet, width: int):
-    """(image projection, Projections, {number: CrossLayer}); width of CLIP's features. Keys and values begin as those of the text."""
+def size_for(embedding: int):
+    """embedding: width of CLIP's features."""
+    from ...networks.image_projection import ResamplerSize
+    from ..comfy_support import UNET
+    return ResamplerSize(embedding, UNET["context_dim"], TOKENS, DIM, DIM, 2 * DIM, DEPTH)
+
+
+def build(unet, size):
+    """(the adapter: its two networks under their names in the files, {number: CrossLayer}); size: a ResamplerSize. Keys and values begin as those of the text."""
     import comfy.ops
 
     from ...networks.content_adapter import Projections, places
-    from ...networks.image_projection import ResamplerSize, image_projection
+    from ...networks.image_projection import image_projection
     torch.manual_seed(3)
     layers = places(unet)
-    layout, context = {place: layer.widths[0] for place, layer in layers.items()}, next(iter(layers.values())).widths[1]
     made = dict(operations=comfy.ops.disable_weight_init)
-    projection = image_projection(ResamplerSize(width, context, TOKENS, DIM, DIM, 2 * DIM, DEPTH), **made)
+    projection, keys = image_projection(size, **made), Projections({place: layer.widths[0] for place, layer in layers.items()}, size.width, **made)
     initialise(projection)
-    torch.nn.init.normal_(projection.latents, std=DIM**-0.5)
-    keys = Projections(layout, context, **made)
+    torch.nn.init.normal_(projection.latents, std=size.dim**-0.5)
     for place, layer in layers.items():
         for name in ("to_k", "to_v"):
             keys.get_submodule(place)[name + "_ip"].weight.data.copy_(getattr(layer.attention, name).weight)
-    return projection, keys, layers
+    return torch.nn.ModuleDict({"image_proj": projection, "ip_adapter": keys}), layers
 
 
-def attending(layers: dict, keys, tokens: torch.Tensor):
-    """Meanwhile the cross-attention of `layers` also looks at the tokens [n,m,D]."""
+def attending(layers: dict, adapter, tokens: Callable, options: dict = OPTIONS):
+    """Meanwhile the cross-attention of `layers` also looks at tokens() [n,m,D]."""
     from ...attention_patches.dual_cross import added, image_attention
 
     def add(place, q, size):
-        own = keys.get_submodule(place)
-        return image_attention(q, own["to_k_ip"](tokens), own["to_v_ip"](tokens), layers[place], OPTIONS)
+        own = adapter["ip_adapter"].get_submodule(place)
+        return image_attention(q, own["to_k_ip"](tokens()), own["to_v_ip"](tokens()), layers[place], options)
 
     return added(layers, add)
 
@@ -84,7 +90,7 @@ def main(argv: list[str]):
     tower, encoder, tokens, abar = tower_as_published(), load_encoder(), Tokens(), alphas_cumprod()
     side = tower.config.image_size
     nothing = features(tower, torch.zeros(1, 3, side, side)).float()
-    projection, keys, layers = build(unet, nothing.shape[-1])
+    adapter, layers = build(unet, size_for(nothing.shape[-1]))
     pool = drawn_once("content_pool", lambda: draw(encoder, tower, POOL, 0))
 
     def loss(step, rng, rate):
@@ -96,11 +102,10 @@ def main(argv: list[str]):
         said = ["" if rng.random() < NO_PROMPT else pool["captions"][i] for i in pick]
         shown = torch.tensor([rng.random() >= NO_PICTURE for _ in pick])[:, None, None]
         with torch.autocast("cpu", torch.bfloat16):
-            seen = projection(torch.where(shown, pool["features"][pick].float(), nothing))
-        with attending(layers, keys, seen):
+            seen = adapter["image_proj"](torch.where(shown, pool["features"][pick].float(), nothing))
+        with attending(layers, adapter, lambda: seen):
             value = denoising_loss(unet, text, pool["z"][pick].float(), pool["near"][pick], tokens(said), abar)
         return value, {"loss": value}
 
-    fit("content_adapter", [*projection.parameters(), *keys.parameters()], loss, int(argv[0]) if argv else 1500, lr=LR, decay=0.99, save_every=100,
-        save=lambda step: save_half({"image_proj." + k: v for k, v in projection.state_dict().items()} | {"ip_adapter." + k: v for k, v in keys.state_dict().items()},
-                                    CONTENT_ADAPTER, step))
+    fit("content_adapter", adapter.parameters(), loss, int(argv[0]) if argv else 1500, lr=LR, decay=0.99, save_every=100,
+        save=lambda step: save_half(adapter.state_dict(), CONTENT_ADAPTER, step))

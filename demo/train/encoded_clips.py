@@ -1,10 +1,11 @@
 """Clips as the model sees them, encoded once and kept on disk: latents in the model's own space and what goes with them, by the host's VAE and text encoder.
 
-Each clip is a file of a cache folder, {z [n,C,h,w], and the model's conditions by name}, in half precision. Its name holds a stamp of all that it was made of.
+Each clip is a file of a cache folder, {z [n,C,h,w], features [n,l,E] where CLIP's are asked for, and the model's conditions by name}, in half precision.
+Its name holds a stamp of all that it was made of.
 """
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from .clip_folder import UNREADABLE, Clip, frames
 from .workers import Workers
 
 AT_ONCE = 16  # frames in a call of the VAE
+PER_FRAME = "z", "features"
 
 
 class Unreadable(ValueError):
@@ -37,14 +39,14 @@ class Encoded:
     file: Path
     length: int
 
-    def read(self, start: int, n: int) -> torch.Tensor:
-        """n of its latents, from `start`."""
+    def read(self, start: int, n: int, name: str = "z") -> torch.Tensor:
+        """n of its latents, or of its features, from `start`."""
         with safe_open(self.file, "pt") as f:
-            return f.get_slice("z")[start:start + n]
+            return f.get_slice(name)[start:start + n]
 
     def conditions(self) -> dict[str, torch.Tensor]:
         with safe_open(self.file, "pt") as f:
-            return {key: f.get_tensor(key) for key in f.keys() if key != "z"}
+            return {key: f.get_tensor(key) for key in f.keys() if key not in PER_FRAME}
 
 
 def opened(file: Path) -> Encoded:
@@ -53,26 +55,32 @@ def opened(file: Path) -> Encoded:
 
 
 class Encoder:
-    """The host's VAE and text encoder for one model, one size and one rate of frames. made_of: what else the latents depend on, Paths or values."""
+    """The host's VAE and text encoder for one model, one size and one rate of frames. made_of: what else the result depends on, Paths or values.
 
-    def __init__(self, folder: Path, model, clip, vae, size: tuple[int, int], fps: float, made_of: tuple):
-        self.folder, self.model, self.clip, self.vae, self.size, self.fps = folder, model.model, clip, vae, size, fps
+    features: of pictures [n,h,w,3], kept beside their latents; None: none are.
+    """
+
+    def __init__(self, folder: Path, model, clip, vae, size: tuple[int, int], fps: float, made_of: tuple, features: Callable | None = None):
+        self.folder, self.model, self.clip, self.vae, self.size, self.fps, self.features = folder, model.model, clip, vae, size, fps, features
         self.made_of = (*made_of, size, fps)
 
     def file(self, clip: Clip) -> Path:
         return self.folder / f"{clip.path.name}-{stamp(clip.caption, *clip.files, *self.made_of)}.safetensors"
 
-    def latents(self, clip: Clip) -> torch.Tensor:
-        """Raises Unreadable for a clip that is damaged or has no frames, ValueError for a VAE of another kind of model."""
-        (width, height), read, found = self.size, self.read(clip), []
+    def per_frame(self, clip: Clip) -> dict[str, torch.Tensor]:
+        """Latents and features. Raises Unreadable for a clip that is damaged or has no frames, ValueError for a VAE of another kind of model."""
+        (width, height), read, found, seen = self.size, self.read(clip), [], []
         while some := list(islice(read, AT_ONCE)):
-            found.append(self.model.process_latent_in(self.vae.encode(torch.stack(some))))
+            pictures = torch.stack(some)
+            found.append(self.model.process_latent_in(self.vae.encode(pictures)))
+            if self.features:
+                seen.append(self.features(pictures))
         if not found:
             raise Unreadable(f"{clip.path.name} is left out: it has no frames.")
         z, wanted = torch.cat(found), [self.model.latent_format.latent_channels, height // 8, width // 8]
         if list(z.shape[1:]) != wanted:
             raise ValueError(f"The VAE makes latents {list(z.shape[1:])}, the model works on {wanted}. Give --vae the one that belongs to the checkpoint.")
-        return z
+        return {"z": z, "features": torch.cat(seen)} if seen else {"z": z}
 
     def read(self, clip: Clip) -> Iterator[torch.Tensor]:
         try:
@@ -89,11 +97,11 @@ class Encoder:
 
     @torch.no_grad()
     def encoded(self, clip: Clip) -> Encoded:
-        """From the cache, else made. Raises as `latents`."""
+        """From the cache, else made. Raises as `per_frame`."""
         file = self.file(clip)
         if not file.exists():
-            z = self.latents(clip)
-            save(file, {"z": z, **self.conditions(clip.caption, z)})
+            made = self.per_frame(clip)
+            save(file, made | self.conditions(clip.caption, made["z"]))
         return opened(file)
 
     @torch.no_grad()
@@ -134,17 +142,22 @@ def encoded_clips(encoder, clips: list, frames: int, workers: Workers) -> list:
         else:
             found.append(one)
     if not found:
-        raise ValueError(f"None of the {len(clips)} clips has {frames} frames. Lower --frames, or raise --fps (0: every frame counts).")
+        raise ValueError(f"None of the {len(clips)} clips " + (f"has {frames} frames. Lower --frames, or raise --fps (0: every frame counts)." if frames > 1 else "can be read."))
     return found
 
 
 def batch_of(clips: list, without: dict, n: int, frames: int, no_caption: float, rng) -> tuple[torch.Tensor, dict]:
     """(latents [n*frames,C,h,w], conditions {name: [n,...]}) of n clips that rng picks, from frames that it picks."""
-    from comfy.conds import CONDCrossAttn, CONDRegular
     z, said = [], []
     for _ in range(n):
         clip = rng.choice(clips)
         z.append(clip.read(rng.randrange(clip.length - frames + 1), frames))
         said.append(without if rng.random() < no_caption else clip.conditions())
-    kinds = {name: CONDCrossAttn if name == "c_crossattn" else CONDRegular for name in without}  # captions may differ in length
-    return torch.cat(z).float(), {name: kind(said[0][name]).concat([kind(more[name]) for more in said[1:]]) for name, kind in kinds.items()}
+    return torch.cat(z).float(), together(said)
+
+
+def together(said: list[dict]) -> dict:
+    """The conditions of several clips as those of one batch."""
+    from comfy.conds import CONDCrossAttn, CONDRegular
+    kinds = {name: CONDCrossAttn if name == "c_crossattn" else CONDRegular for name in said[0]}  # captions may differ in length
+    return {name: kind(said[0][name]).concat([kind(more[name]) for more in said[1:]]) for name, kind in kinds.items()}

@@ -18,20 +18,19 @@ from safetensors.torch import load_file
 def test_what_is_trained_is_what_the_node_computes(tmp_path):
     model = tiny.model("demo")
     unet = model.model.diffusion_model
-    projection, keys, layers = train.build(unet, 128)
-    sd = {"image_proj." + k: v for k, v in projection.state_dict().items()} | {"ip_adapter." + k: v for k, v in keys.state_dict().items()}
-    save_half(sd, tmp_path / "a.safetensors", 3)
+    trained, layers = train.build(unet, train.size_for(128))
+    save_half(trained.state_dict(), tmp_path / "a.safetensors", 3)
     read = content_adapter(load_file(tmp_path / "a.safetensors"), "a")
-    for net, own in ((projection, read.projection), (keys, read.patcher)):
-        net.load_state_dict({k: v.float() for k, v in own.model.state_dict().items()})
-    tokens = projection(torch.randn(1, 65, 128))
+    for part, own in (("image_proj", read.projection), ("ip_adapter", read.patcher)):
+        trained[part].load_state_dict({k: v.float() for k, v in own.model.state_dict().items()})
+    tokens = trained["image_proj"](torch.randn(1, 65, 128))
     x, text = tiny.latents(2, 16), torch.randn(2, 7, 64)
-    with train.attending(layers, keys, tokens.expand(2, -1, -1)):
-        trained = unet(x, torch.full((2,), 500), text, transformer_options=OPTIONS)
+    with train.attending(layers, trained, lambda: tokens.expand(2, -1, -1)):
+        seen = unet(x, torch.full((2,), 500), text, transformer_options=OPTIONS)
     patched = patch(model, read, (tokens, tokens), "N")
     with_node = call(patched, x, torch.full((2,), 500.0), text)
-    assert torch.allclose(trained, with_node, atol=1e-3)
-    assert (trained - unet(x, torch.full((2,), 500), text, transformer_options=OPTIONS)).abs().max() > 0.01
+    assert torch.allclose(seen, with_node, atol=1e-3)
+    assert (seen - unet(x, torch.full((2,), 500), text, transformer_options=OPTIONS)).abs().max() > 0.01
 
 
 def test_clip_sees_another_moment_than_the_one_that_is_denoised():

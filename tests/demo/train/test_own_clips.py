@@ -4,19 +4,18 @@ import random
 import pytest
 import torch
 from firstframe.demo import in_process
-from firstframe.demo.train import own_clips
+from firstframe.demo.train import own_clips, own_training
 from firstframe.demo.train.encoded_clips import batch_of
 from firstframe.demo.train.i2v_adapter import build
 from firstframe.demo.train.own_model import OwnModel
 from firstframe.demo.train.own_options import file_and_strength
-from firstframe.demo.world import scene
 from firstframe.networks.i2v_adapter import i2v_adapter
 from firstframe.networks.motion_module_files import motion_module
 from firstframe.nodes.i2v_adapter import I2VAdapterApply
 from firstframe.nodes.motion_module import MotionModuleApply
 from firstframe.tests import i2v_adapter_files, motion_files
 from firstframe.tests import tiny_models as tiny
-from PIL import Image
+from firstframe.tests.own_files import conditions, drawn_clips, stops_after_a_step
 from safetensors.torch import load_file, save_file
 
 FRAMES = 3
@@ -27,12 +26,6 @@ def parts(family: str, version: str, **overrides):
     model = tiny.model(family, **overrides)
     weights = i2v_adapter_files.i2v_adapter(model)
     return model, motion_module(motion_files.module(model, version), version), i2v_adapter(weights, "a"), weights
-
-
-def conditions(own, clips: int) -> dict:
-    said = [tiny.conditioning(9 + i)[0] for i in range(clips)]
-    made = [own.base.extra_conds(cross_attn=cond, **more, noise=tiny.latents(1), device=tiny.CPU, width=128, height=128) for cond, more in said]
-    return {name: torch.cat([one[name].cond for one in made]) for name in made[0]}
 
 
 def prepared(model, motion, weights):
@@ -78,7 +71,7 @@ def test_gradients_reach_the_adapter_alone_and_memory_is_saved_without_changing_
         adapter.zero_grad()
         torch.manual_seed(0)
         with own.with_adapter(adapter, layers, 2, FRAMES, save_memory):
-            own_clips.loss_of(own, tiny.latents(2 * FRAMES), given, t).backward()
+            own_training.loss_of(own, tiny.latents(2 * FRAMES), given, t, clean_first=True).backward()
         found[save_memory] = {name: p.grad.clone() for name, p in adapter.named_parameters()}
     torch.testing.assert_close(found[True], found[False])
     assert all(grad.abs().max() > 0 for grad in found[False].values())
@@ -114,29 +107,14 @@ def test_the_loss_is_of_noise_or_velocity_in_all_frames_but_the_first(velocity):
             return out
     own = Exact()
     own.velocity = velocity
-    assert own_clips.loss_of(own, z0, {}, torch.tensor([100, 700])) < 1e-9
+    assert own_training.loss_of(own, z0, {}, torch.tensor([100, 700]), clean_first=True) < 1e-9
     own.velocity = not velocity
-    assert own_clips.loss_of(own, z0, {}, torch.tensor([100, 700])) > 0.1
+    assert own_training.loss_of(own, z0, {}, torch.tensor([100, 700]), clean_first=True) > 0.1
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two drawn clips with captions, an animation and numbered pictures; a third has none, a fourth is damaged, a fifth is short."""
-    clips, rng = tmp_path / "clips", random.Random(1)
-    clips.mkdir()
-    for name, frames in (("one", 5), ("two", 4), ("three", 4), ("five", 2)):
-        s = scene.random_scene(rng)
-        drawn = [Image.fromarray(frame) for frame in (s.clip(frames) * 255).byte().numpy()]
-        if name == "two":
-            (clips / "two").mkdir()
-            for i, picture in enumerate(drawn):
-                picture.save(clips / "two" / f"{i + 8}.png")
-        else:
-            drawn[0].save(clips / f"{name}.webp", save_all=True, append_images=drawn[1:], duration=125, lossless=True)
-        if name != "three":
-            (clips / f"{name}.txt").write_text(s.caption())
-    (clips / "four.mp4").write_bytes(b"no video")
-    (clips / "four.txt").write_text("x")
+    drawn_clips(tmp_path / "clips")
     return tmp_path
 
 
@@ -157,7 +135,7 @@ def test_a_folder_of_clips(folder, capsys, monkeypatch):
 
     assert own_clips.main(arguments(folder, steps=2)) == 0
     cached = {file: file.stat().st_mtime_ns for file in (folder / "a.safetensors.training" / "cache").iterdir()}
-    monkeypatch.setattr(own_clips, "ctrl_c", stops_after_a_step(own_clips.ctrl_c))
+    monkeypatch.setattr(own_training, "ctrl_c", stops_after_a_step(own_training.ctrl_c))
     assert own_clips.main(arguments(folder, steps=9)) == 130
     assert "The same command goes on" in capsys.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in (folder / "a.safetensors.training" / "cache").iterdir()} == cached
@@ -172,19 +150,6 @@ def test_a_folder_of_clips(folder, capsys, monkeypatch):
     adapter = I2VAdapterLoader.execute("a.safetensors").result[0]
     model = in_process.load()[0]
     assert model is not I2VAdapterApply.execute(model, adapter, {"samples": tiny.latents(1)}, 1.0, 0.0, 1.0).result[0]
-
-
-def stops_after_a_step(ctrl_c):
-    """ctrl_c, and somebody who presses it."""
-    import signal
-    from contextlib import contextmanager
-
-    @contextmanager
-    def pressed():
-        with ctrl_c() as stop:
-            signal.raise_signal(signal.SIGINT)
-            yield stop
-    return pressed
 
 
 def test_a_lora_is_on_the_model_a_changed_caption_is_encoded_anew_and_bfloat16_learns(folder):
