@@ -1,10 +1,12 @@
 """API-format graphs of the demo world for tests on the real server. Import as `firstframe.tests.graphs`."""
 import copy
 
-CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN = (f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion", "_pan"))
+CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN, I2V, CONTENT, VISION = (
+    f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion", "_pan", "_i2v", "_content", "_vision"))
 ADAPTER = "firstframe_test_adapter.safetensors"  # random weights, put there by the tests that use it
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
-         "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN)}  # their widgets
+         "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN), "FF_I2VAdapterLoader": ("i2v_adapter", I2V),
+         "FF_ContentAdapterLoader": ("content_adapter", CONTENT), "CLIPVisionLoader": ("clip_name", VISION), "LoadVideo": ("file", "example_outlines.mp4")}  # their widgets
 PROMPT = "a red circle on a blue background"
 
 LOADERS = {

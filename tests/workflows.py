@@ -8,10 +8,10 @@ PICTURE = PACK / "demo" / "example.png"
 FOR_USERS = sorted((PACK / "workflows").glob("*.json"))
 FOR_DEMO = sorted((PACK / "demo" / "workflows").glob("*.json"))
 ALL = [*FOR_USERS, *FOR_DEMO]
-SMALL = {("KSampler", "steps"): 2, ("FF_I2VZero", "steps"): 10, ("MotionAwareInversion", "steps"): 8}  # widgets by node type
-TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FF_I2VZero", "frames"): 3,
-        ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3}
-LONG = {("EmptyLatentImage", "batch_size"): 20}  # two windows
+SMALL = {("KSampler", "steps"): 2, ("FrameSimilarityPrior", "steps"): 2, ("FF_I2VZero", "steps"): 10, ("MotionAwareInversion", "steps"): 8}  # widgets by node type
+TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FrameSimilarityPrior", "frames"): 3,
+        ("FF_I2VZero", "frames"): 3, ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3}
+LONG = {("EmptyLatentImage", "batch_size"): 20, ("FrameSimilarityPrior", "frames"): 20, ("ContextWindowsManual", "context_length"): 15}  # two windows, with a clean first frame in each
 
 
 def name(path) -> str:

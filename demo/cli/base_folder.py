@@ -18,7 +18,7 @@ def place(source: Path, target: Path) -> None:
 
 
 def fill(base: Path, names, custom_nodes=()) -> None:
-    """This pack under each of the names, the demo's model class, further folders of custom nodes, the demo's weights."""
+    """This pack under each of the names, the demo's model class, further folders of custom nodes, the demo's weights, the demo's video."""
     for folder in ("custom_nodes", "input", "output", "models/checkpoints", "models/vae"):
         (base / folder).mkdir(parents=True)
     for name in names:
@@ -29,3 +29,5 @@ def fill(base: Path, names, custom_nodes=()) -> None:
     for file in (DEMO / "weights").glob("*/*.safetensors"):
         (base / "models" / file.parent.name).mkdir(exist_ok=True)
         place(file, base / "models" / file.parent.name / file.name)
+    for video in DEMO.glob("*.mp4"):
+        shutil.copy2(video, base / "input")  # the host reads no link that leads out of it

@@ -5,14 +5,16 @@ import sys
 import time
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
 from . import out_folder, outputs, workflow
 from .protocol import GraphError
 from .server import PACK, Server, ServerError
 
 PICTURE = PACK / "demo" / "example.png"
-WORKFLOW = PACK / "demo" / "workflows" / "01 Picture to video with motion (AnimateDiff, PCFA).json"
+WORKFLOW = PACK / "demo" / "workflows" / "01 Picture to video, moves as the prompt says (I2V-Adapter).json"
+DEMO_MODEL = "firstframe_demo.safetensors"
 TABLES = PACK / "demo" / "tables"
 
 
@@ -86,8 +88,23 @@ def check(options) -> dict:
     return workflow.load(options.workflow)
 
 
+def remark(ui: dict, image) -> str | None:
+    """What to say of a given picture before a workflow runs on it; None: nothing."""
+    if not any(DEMO_MODEL in (node.get("widgets_values") or ()) for node in ui["nodes"] if workflow.runs(node)):
+        return None
+    from ..world.belongs import belongs  # imports torch
+    with Image.open(image) as picture:
+        cut = ImageOps.fit(picture.convert("RGB"), (128, 128))
+    if belongs(np.asarray(cut, np.float32) / 255):
+        return None
+    return (f"{str(image)!r} is none of the demo's drawn pictures (one or two of its shapes, each of one colour, on a background of one): its tiny model cannot hold it, "
+            "and the clip will leave it. Real pictures want a real checkpoint: the same workflow in workflows/.")
+
+
 def run(options) -> int:
     ui = check(options)
+    if options.image and (said := remark(ui, options.image)):
+        print(said)
     print("Starting ComfyUI ...", flush=True)
     with Server() as server:
         info = server.object_info()

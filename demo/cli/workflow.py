@@ -15,7 +15,7 @@ AFTER_GENERATE = ("fixed", "increment", "decrement", "randomize", "increment-wra
 SEEDS = ("seed", "noise_seed")
 TEXTS = ("CLIPTextEncode", "FF_MotionTokens")                        # nodes that may be titled "Prompt"
 # nodes that are told the clip's length, and by which widget
-CLIPS = {"FF_PictureToFrames": "frames", "FF_I2VZero": "frames", "EmptyLatentImage": "batch_size"}
+CLIPS = {"FF_PictureToFrames": "frames", "FrameSimilarityPrior": "frames", "FF_I2VZero": "frames", "EmptyLatentImage": "batch_size"}
 
 
 class WorkflowError(ValueError):
@@ -170,7 +170,7 @@ def set_values(ui: dict, object_info: dict, *, image=None, prompt=None, seed=Non
                 values[place + 1] = "fixed"  # so that the saved graph repeats this very run
             done.add("seed" if name in SEEDS else "frames" if name == CLIPS.get(node["type"]) else name)
     missing = {"image": (image, "a LoadImage node"), "text": (prompt, 'a CLIPTextEncode node titled "Prompt"'), "seed": (seed, "a node with a seed"),
-               "frames": (frames, "a node that is told the clip's length (Picture to Frames, I2V-Zero, Empty Latent Image)")}
+               "frames": (frames, "a node that is told the clip's length (Picture to Frames, Frame Similarity Prior, I2V-Zero, Empty Latent Image)")}
     for name, (value, what) in missing.items():
         if value is not None and name not in done:
             raise WorkflowError(f"--{'prompt' if name == 'text' else name} needs {what} in the workflow, and there is none that is on.")

@@ -27,18 +27,18 @@ def picture_of(seed: int) -> scene.Scene:
 
 
 @torch.inference_mode()
-def clip_of(s: scene.Scene, attention: str | None, seed: int) -> np.ndarray:
-    """[FRAMES,128,128,3] in 0..1 that the nodes and the host's sampler make of the scene's picture."""
+def clip_of(s: scene.Scene, attention: str | None, seed: int, frames: int = FRAMES, at: float = 0.5, moving: bool = False) -> np.ndarray:
+    """[frames,128,128,3] in 0..1 that the nodes and the host's sampler make of the scene's picture at the time `at`; moving: the prompt says how it moves."""
     from ...attention_patches.cross_frame import patch
     from ...nodes.frames import PictureToFrames
     from ...nodes.pilife import PCFAPatch, chooser
     model, clip, vae = in_process.load()
-    latent = PictureToFrames.execute({"samples": vae.encode(s.draw([0.5]))}, FRAMES, True).result[0]
+    latent = PictureToFrames.execute({"samples": vae.encode(s.draw([at]))}, frames, True).result[0]
     if attention == "PCFA":
         model = PCFAPatch.execute(model, 0.5, seed, 0.0, 1.0).result[0]
     elif attention:
         model = patch(model, chooser(attention, 0.5, seed), "the table")
-    positive, negative = (in_process.encode(clip, [text]) for text in (s.caption(motion=False), ""))
+    positive, negative = (in_process.encode(clip, [text]) for text in (s.caption(moving), ""))
     return vae.decode(in_process.ksampler(model, latent, positive, negative, seed=seed, denoise=DENOISE, **SETTINGS)).numpy()
 
 

@@ -13,8 +13,8 @@ def start(kit: Kit, module: str, adapter: str | None) -> Node:
 
 
 def graph(kit: Kit, name: str, module: Node, user: str, demo: str, *, frames: int = 16, windows: dict | None = None, **note) -> Graph:
-    prompts, size = kit.prompts(user, demo), kit(512, 128)
-    empty = Node("EmptyLatentImage", {"width": size, "height": size, "batch_size": frames})
+    prompts = kit.prompts(user, demo)
+    empty = Node("EmptyLatentImage", {"width": kit.size, "height": kit.size, "batch_size": frames})
     method = [Node("FF_MotionModuleApply", {"model": kit.model, "motion_module": module["motion_module"]})]
     model = method[0]["model"]
     if windows:
@@ -26,7 +26,7 @@ def graph(kit: Kit, name: str, module: Node, user: str, demo: str, *, frames: in
         [Group("Prompt and size", [*prompts, empty])],
         [Group("Method", method)],
         [Group("Sample", [sample, decode])],
-    ], decode, **note)
+    ], decode["IMAGE"], **note)
 
 
 def text(kit: Kit) -> Graph:

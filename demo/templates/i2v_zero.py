@@ -17,7 +17,8 @@ def pan(kit: Kit) -> Graph:
         [Group("Picture and prompt", [*prompts, load, scale, encode])],
         [Group("Method", [zero])],
         [Group("Sample", [method, sample, decode])],
-    ], decode, about="The picture is turned back into noise, the noise is shifted a little from frame to frame, and all frames look at the first one: a pan with fresh detail.", change=[
+    ], decode["IMAGE"], about="The picture is turned back into noise, the noise is shifted a little from frame to frame, and all frames look at the first one: a pan with fresh "
+                              "detail.", change=[
         kit.change_picture,
         kit.change_prompt,
         "**motion_x, motion_y** in *I2V-Zero*: direction and speed; positive moves the content left and up.",

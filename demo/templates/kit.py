@@ -1,6 +1,6 @@
-"""What the graphs share, once for users (SD1.5, 512 px) and once for the demo's own models (128 px, the twin)."""
+"""What the graphs share, once for users (SD1.5, 512 px, or what a graph chooses) and once for the demo's own models (128 px, the twin)."""
 from . import files
-from .graph import Graph, Group, Node
+from .graph import Graph, Group, Node, Output
 
 NEGATIVE = "blurry, distorted, low quality, watermark"
 FPS = 8.0
@@ -12,7 +12,7 @@ class Kit:
     those behind the last loader."""
 
     def __init__(self, demo: bool):
-        self.demo = demo
+        self.demo, self.size = demo, 128 if demo else 512
         checkpoint = Node("CheckpointLoaderSimple", {"ckpt_name": self(files.SD15, files.DEMO)})
         vae = Node("VAELoader", {"vae_name": files.DEMO_VAE}) if demo else checkpoint
         self.loaders = [checkpoint]
@@ -21,6 +21,10 @@ class Kit:
 
     def __call__(self, user, demo):
         return demo if self.demo else user
+
+    def choose(self, checkpoint: str, size: int) -> None:
+        """For users, another checkpoint and the pixels of its pictures' sides."""
+        self.loaders[0].inputs["ckpt_name"], self.size = self(checkpoint, files.DEMO), self(size, self.size)
 
     @property
     def load(self) -> list:
@@ -40,17 +44,16 @@ class Kit:
 
     def picture(self) -> tuple[Node, Node, Node]:
         """Load, scale, encode."""
-        size = self(512, 128)
         load = Node("LoadImage", {"image": "example.png"})
-        scale = Node("ImageScale", {"image": load["IMAGE"], "upscale_method": "lanczos", "width": size, "height": size, "crop": "center"})
+        scale = Node("ImageScale", {"image": load["IMAGE"], "upscale_method": "lanczos", "width": self.size, "height": self.size, "crop": "center"})
         return load, scale, Node("VAEEncode", {"pixels": scale["IMAGE"], "vae": self.vae})
 
     def decode(self, samples) -> Node:
         return Node("VAEDecode", {"samples": samples, "vae": self.vae})
 
-    def graph(self, name: str, columns: list, decoded: Node, *, about: str, change: list[str], more: str = "") -> Graph:
+    def graph(self, name: str, columns: list, images: Output, *, about: str, change: list[str], more: str = "") -> Graph:
         """columns: those between "Load" and "Save". The note: what it does, the files, what to change first, more."""
-        columns = [[Group("Load", self.load)], *columns, [Group("Save", save(name, decoded))]]
+        columns = [[Group("Load", self.load)], *columns, [Group("Save", save(name, images))]]
         found = filter(None, (files.file_of(node) for column in columns for group in column for node in group.nodes))
         whose = self("The VAE is the checkpoint's own.", "These are the demo's own tiny models: they draw a shape or two on a background. `./scripts/demo` puts them in place.")
         note = [f"## {name}", about, "### Model files", "\n".join(file.line for file in found), whose,
@@ -59,15 +62,15 @@ class Kit:
 
     @property
     def change_picture(self) -> str:
-        return f"**Load Image**: your first frame. It is cut to {self('512 x 512, the size that SD1.5 knows best', '128 x 128')}."
+        return f"**Load Image**: your first frame. It is cut to {self.size} x {self.size}{', the size that SD1.5 knows best' if self.size == 512 else ''}."
 
     @property
     def change_prompt(self) -> str:
         return "**Prompt**: what is to be seen, and how it moves." + self("", " " + WORLD)
 
 
-def save(name: str, decoded: Node) -> list[Node]:
+def save(name: str, images: Output) -> list[Node]:
     prefix = f"FirstFrame/{name.split(' (')[0]}"
-    video = Node("CreateVideo", {"images": decoded["IMAGE"], "fps": FPS})
-    return [Node("SaveAnimatedWEBP", {"images": decoded["IMAGE"], "filename_prefix": prefix, "fps": FPS, "lossless": True}), video,
+    video = Node("CreateVideo", {"images": images, "fps": FPS})
+    return [Node("SaveAnimatedWEBP", {"images": images, "filename_prefix": prefix, "fps": FPS, "lossless": True}), video,
             Node("SaveVideo", {"video": video["VIDEO"], "filename_prefix": prefix, "format": "mp4", "codec": "h264"})]

@@ -17,7 +17,7 @@ PADDING, HEADER = 10, 40    # of a group's box
 BETWEEN = 40            # columns: two paddings, and room for links to be seen
 COLUMN, NOTE = 260, 300     # least widths
 # What the page adds after a run. Under Save Video there is nothing that could be covered: it has room, but is not drawn tall.
-PREVIEW = {"LoadImage": 224, "SaveAnimatedWEBP": 190, "MaskPreview": 232, "MotionAwareInversion": 300, "NoiseClipper": 66, "FF_MotionTokens": 66}
+PREVIEW = {"LoadImage": 224, "LoadVideo": 264, "SaveAnimatedWEBP": 190, "MaskPreview": 232, "MotionAwareInversion": 300, "NoiseClipper": 66, "FF_MotionTokens": 66}
 BELOW = {"SaveVideo": 300}
 
 
@@ -57,7 +57,7 @@ def height(node: Node, spec: dict) -> int:
     rows = max(len(schema.sockets(spec)), len(spec["output"]))
     widgets = schema.widgets(spec, node.values)
     boxes = sum(schema.is_text_box(kind, options) for _, kind, _, options, _ in widgets)
-    plain = len(widgets) - boxes + sum(schema.is_seed(n, k, o) or bool(o.get("image_upload")) for n, k, _, o, _ in widgets)
+    plain = len(widgets) - boxes + sum(schema.is_seed(n, k, o) or schema.is_upload(o) for n, k, _, o, _ in widgets)
     inside = plain * WIDGET + boxes * max(54, 12 + LINE * node.lines)
     return rows * ROW + 6 + (inside + 8 if widgets else 0) + PREVIEW.get(node.kind, 0)
 

@@ -31,7 +31,7 @@ def with_motion(kit: Kit) -> Graph:
         [Group("Picture and prompt", [*prompts, load, scale, encode])],
         [Group("Method", [frames, motion, pcfa])],
         [Group("Sample", [sample, decode])],
-    ], decode, about="Your picture is frame 1. The motion module lets the frames move as one video, the attention to earlier frames (PCFA) keeps them the same picture.", change=[
+    ], decode["IMAGE"], about="Your picture is frame 1. The motion module lets the frames move as one video, the attention to earlier frames (PCFA) keeps them the same picture.", change=[
         kit.change_picture,
         kit.change_prompt,
         "**denoise** in *KSampler*: lower stays nearer to the picture, higher moves more.",
@@ -50,7 +50,7 @@ def alone(kit: Kit) -> Graph:
         [Group("Picture and prompt", [*prompts, load, scale, encode])],
         [Group("Method", [frames, pcfa])],
         [Group("Sample", [sample, decode])],
-    ], decode, about="Every frame starts from your picture plus noise and looks at the first frame, the one before it and one drawn from those before. Subject and background stay; "
+    ], decode["IMAGE"], about="Every frame starts from your picture plus noise and looks at the first frame, the one before it and one drawn from those before. Subject and background stay; "
                      "an image model alone moves little. Frame 1 is your picture.", change=[
         kit.change_picture,
         kit.change_prompt,

@@ -35,7 +35,7 @@ def graph(kit: Kit, name: str, *, controlled: bool, about: str, change: list[str
         [*([Group("ControlNet", guide)] if guide else []), Group("Method: inversion", [invert])],
         [Group("Method: motion map", [mask]), Group("Method: start noise", [frames, noise, clipper])],
         [Group("Motion mask", [preview]), Group("Method: attention", [pcfa]), Group("Sample", [guider, method, sample, decode])],
-    ], decode, about=about, change=change,
+    ], decode["IMAGE"], about=about, change=change,
         more="**cfg** in *CFGGuider* acts on what the inversion leaves of the guidance (its report says how much); lower it towards 1 to stay nearer to the picture.")
 
 

@@ -39,6 +39,11 @@ def widgets(spec: dict, values: dict) -> list:
     return out
 
 
+def is_upload(options: dict) -> bool:
+    """A choice of files with the page's upload button below it."""
+    return bool(options.get("image_upload") or options.get("video_upload"))
+
+
 def is_seed(name: str, kind: str, options: dict) -> bool:
     """The page puts "control after generate" under these."""
     return bool(options.get("control_after_generate")) or kind == "INT" and name in workflow.SEEDS
@@ -55,6 +60,6 @@ def saved(spec: dict, values: dict) -> list:
         out.append(value)
         if is_seed(name, kind, options):
             out.append("fixed")
-        elif options.get("image_upload"):
+        elif is_upload(options):
             out.append("image")  # its upload button
     return out

@@ -1,4 +1,4 @@
-"""Pictures of the templates, from the demo's own models:  python demo/run.py templates.thumbnails
+"""Pictures of the templates, from the demo's own models:  python demo/run.py templates.thumbnails [NUMBER ...]
 
 Each template's twin is run. Four frames of its clip become the square .jpg beside the template, which the host's template
 browser shows; the whole clip of the first one, beside its picture, becomes the README's docs/clip.webp.
@@ -37,10 +37,14 @@ def beside(picture: Image.Image, frames, larger: int) -> list[Image.Image]:
 
 
 def main(argv: list[str]) -> int:
-    argparse.ArgumentParser(prog="templates.thumbnails", description=__doc__.splitlines()[0]).parse_args(argv)
+    parser = argparse.ArgumentParser(prog="templates.thumbnails", description=__doc__.splitlines()[0])
+    parser.add_argument("number", type=int, nargs="*", help="of the templates, all when left out")
+    chosen = parser.parse_args(argv).number
     with server.Server() as host:
         info, image = host.object_info(), host.upload_image(PICTURE)
-        for number, name in enumerate(graphs(demo=True)):
+        for number, name in enumerate(graphs(demo=True), 1):
+            if chosen and number not in chosen:
+                continue
             ui = workflow.load(FOLDERS[True] / f"{name}.json")
             graph = workflow.to_api(workflow.set_values(ui, info, image=image if workflow.takes_picture(ui) else None), info)
             node, record = outputs.saved(host.run(graph), ".webp")[0]
@@ -49,7 +53,7 @@ def main(argv: list[str]) -> int:
             target = FOLDERS[False] / f"{name}.jpg"
             thumbnail(frames).save(target, quality=85, optimize=True)
             print(target.relative_to(server.PACK))
-            if number == 0:
+            if number == 1:
                 CLIP.parent.mkdir(exist_ok=True)
                 with Image.open(PICTURE) as picture:
                     first, *rest = beside(picture, frames, LARGER)

@@ -16,7 +16,7 @@ def inputs_of(node: Node, spec: dict) -> list:
     out = [entry(name, kind, optional, link=None) for name, kind, optional in schema.sockets(spec)]
     for name, kind, optional, options, _ in schema.widgets(spec, node.values):
         out.append(entry(name, kind, optional, widget={"name": name}, link=None))
-        if options.get("image_upload"):
+        if schema.is_upload(options):
             out.append(entry("upload", "IMAGEUPLOAD", False, widget={"name": "upload"}, link=None))
     return out
 

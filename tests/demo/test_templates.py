@@ -109,7 +109,7 @@ def overlap(a: layout.Box, b: layout.Box) -> bool:
 
 def test_every_template_has_its_twin_and_the_best_comes_first():
     assert [p.stem for p in workflows.FOR_USERS] == [p.stem for p in workflows.FOR_DEMO] == list(graphs(demo=False)) == list(graphs(demo=True))
-    assert workflows.FOR_USERS[0].stem == "01 Picture to video with motion (AnimateDiff, PCFA)"
+    assert workflows.FOR_USERS[0].stem == "01 Picture to video, moves as the prompt says (I2V-Adapter)"
     for user, demo in zip(workflows.FOR_USERS, workflows.FOR_DEMO):  # the twin has its VAE, and a LoRA with its motion module
         kinds = [sorted(n["type"] for n in workflow.load(p)["nodes"] if n["type"] not in ("VAELoader", "LoraLoader")) for p in (user, demo)]
         assert kinds[0] == kinds[1]
@@ -151,18 +151,19 @@ def test_every_model_file_can_be_found(path):
         if node["type"] in files.LOADERS and (name := node["widgets_values"][0]):
             found = node["properties"].get("models")
             if name in files.WITHOUT_ADDRESS:
-                assert found is None and path in workflows.FOR_DEMO
+                assert found is None and (path in workflows.FOR_DEMO or name == files.VISION)
             else:
                 assert found == [{"name": name, "url": files.URLS[name], "directory": files.LOADERS[node["type"]][1]}] and found[0]["url"].endswith("/" + name)
 
 
-def test_what_is_not_everybodys_is_shipped_bypassed():
-    path, = (p for p in workflows.FOR_USERS if "LoRA and ControlNet" in p.name)
-    modes = {n["type"]: n["mode"] for n in workflow.load(path)["nodes"]}
-    off = {"LoraLoader", "ControlNetLoader", "Canny", "ControlNetApplyAdvanced"}
-    assert {kind for kind, mode in modes.items() if mode == workflow.BYPASSED} == off
-    for other in workflows.ALL:
-        assert other == path or not [n for n in workflow.load(other)["nodes"] if n["mode"]]
+OFF = {"LoRA and ControlNet": {"LoraLoader", "ControlNetLoader", "Canny", "ControlNetApplyAdvanced"}, "own checkpoint and LoRA": {"LoraLoader"},
+       "SDXL": {"FF_I2VAdapterLoader", "I2VAdapterApply"}}
+
+
+@every_file
+def test_what_is_not_everybodys_is_shipped_bypassed(path):
+    off = next((kinds for words, kinds in OFF.items() if words in path.name), set()) if path in workflows.FOR_USERS else set()
+    assert {n["type"] for n in workflow.load(path)["nodes"] if n["mode"] == workflow.BYPASSED} == off
 
 
 def test_the_readmes_clip_moves_as_its_prompt_says_and_stays_the_picture():

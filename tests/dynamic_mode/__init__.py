@@ -8,6 +8,7 @@ weights of more than 16 KB get their LoRA, so a LoRA on those is not applied.
 import os
 from contextlib import contextmanager
 
+import comfy.clip_vision
 import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
@@ -49,8 +50,9 @@ def read_unmapped(read):
 
 def reach() -> list:
     """[(object, attribute, value in dynamic mode)]: all that is different."""
+    readers = [(module, "load_torch_file", read_unmapped(module.load_torch_file)) for module in (comfy.utils, comfy.clip_vision)]
     return [(comfy.memory_management, "aimdo_enabled", True), (comfy.model_patcher, "CoreModelPatcher", DynamicPatcher),
-            (comfy_aimdo.host_buffer, "HostBuffer", HostBuffer), (comfy.utils, "load_torch_file", read_unmapped(comfy.utils.load_torch_file))]
+            (comfy_aimdo.host_buffer, "HostBuffer", HostBuffer), *readers]
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from PIL import Image
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 PLAIN = {"STRING": str, "BOOLEAN": bool, **NUMBERS}
 FILES = {"CheckpointLoaderSimple": "checkpoints", "VAELoader": "vae", "LoraLoader": "loras", "ControlNetLoader": "controlnet",
-         "FF_MotionModuleLoader": "animatediff_models", "FF_MotionLoraLoader": "animatediff_motion_lora"}  # their choices are the user's files
+         "FF_MotionModuleLoader": "animatediff_models", "FF_MotionLoraLoader": "animatediff_motion_lora", "FF_I2VAdapterLoader": "i2v_adapter",
+         "FF_ContentAdapterLoader": "ipadapter", "CLIPVisionLoader": "clip_vision"}  # their choices are the user's files
 every_workflow = pytest.mark.parametrize("path", workflows.ALL, ids=workflows.name)
 
 
@@ -49,7 +50,7 @@ def test_every_value_fits_its_widget(path, info):
         widgets = workflow.widgets(node, info[node["type"]]["input"])
         wrong += [f"{workflow.name_of(node)}: {n} is not saved" for n, place, _ in widgets if place is None]
         wrong += [f"{workflow.name_of(node)}: has no input {e['name']}" for e in node["inputs"] if e["type"] != "IMAGEUPLOAD" and e["name"].split(".")[0] not in specs]
-        if node["type"] not in (*FILES, "LoadImage"):
+        if node["type"] not in (*FILES, "LoadImage", "LoadVideo"):
             found = [(n, complaint(*specs[n], value)) for n, _, value in widgets if n in specs]
             wrong += [f"{workflow.name_of(node)}: {n}: {text}" for n, text in found if text]
         if info[node["type"]]["python_module"].endswith("ComfyUI-FirstFrame"):
