@@ -16,7 +16,7 @@ def server():
         wan = WanModel(model_type="t2v", dim=128, ffn_dim=64, num_heads=1, num_layers=1, in_dim=16, out_dim=16, text_dim=4096, freq_dim=256, operations=comfy.ops.manual_cast)
         (server.base / "models" / "diffusion_models").mkdir(exist_ok=True)
         save_file({k: torch.zeros_like(v).half() for k, v in wan.state_dict().items()}, server.base / "models" / "diffusion_models" / "wan.safetensors")
-        (server.base / "models" / "i2v_adapter").mkdir()
+        (server.base / "models" / "i2v_adapter").mkdir(exist_ok=True)
         save_file(i2v_adapter_files.i2v_adapter(tiny_models.model("demo")), server.base / "models" / "i2v_adapter" / "random.safetensors")
         (server.base / "models" / "ipadapter").mkdir(exist_ok=True)
         save_file(adapter_files.adapter(tiny_models.model("demo"), "plus"), server.base / "models" / "ipadapter" / graphs.ADAPTER)
