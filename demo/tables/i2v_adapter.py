@@ -1,7 +1,7 @@
 """I2V-Adapter and what each of its parts does (the paper's Tables 2 and 3).   ./scripts/demo --table i2v_adapter [pictures] [sheet.jpg]
 
 Per picture: the first frame of a drawn clip of one shape (shape, colour and background held back in training; a motion word in turn) and its
-caption become 16 frames with the nodes and the settings of the demo's first template; each row changes one thing:
+caption become 16 frames with the nodes and the settings of the demo's first template. The first row is that graph, the others are:
 
 - without adapter: frames do not look at frame 1, which is still free of noise in every call; without Content-Adapter; without both;
 - plain AnimateDiff: without both, and frame 1 is kept by a noise mask, as stock nodes do it;
