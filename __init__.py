@@ -7,6 +7,7 @@ from .nodes.frame_colors import MatchFrameColors
 from .nodes.frame_similarity import FrameSimilarityPrior
 from .nodes.frames import PictureToFrames
 from .nodes.i2v_adapter import I2VAdapterApply, I2VAdapterLoader
+from .nodes.i4vgen import NIVSDS, AnimateAnchor
 from .nodes.inversion import MotionAwareInversion
 from .nodes.motion_module import MotionLoraLoader, MotionModuleApply, MotionModuleLoader
 from .nodes.motion_noise import MotionNoiseInit, NoiseClipper
@@ -16,7 +17,7 @@ from .nodes.pilife import I2VZero, PCFAPatch
 WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, ContentAdapterLoader, ContentAdapterApply,
-         FrameSimilarityPrior, MatchFrameColors]
+         FrameSimilarityPrior, MatchFrameColors, NIVSDS, AnimateAnchor]
 
 
 class FirstFrame(ComfyExtension):

@@ -1,5 +1,4 @@
 """Nodes of I2V-Adapter's Content-Adapter, which is an IP-Adapter. They wire; networks and files are in networks/, their place in the UNet in attention_patches/."""
-import re
 from functools import partial
 
 import folder_paths
@@ -12,6 +11,7 @@ from ..samplers.motion_noise import mask_to_attention
 from ..samplers.start_noise import check_mask
 from .folders import read, register_folder
 from .inputs import Node
+from .number_lists import numbers
 
 ContentAdapterWire = io.Custom("CONTENT_ADAPTER")
 FOLDER = "ipadapter"  # that users of the IPAdapter pack have
@@ -19,18 +19,6 @@ WHO = "Apply Content-Adapter"
 SAME = "from the same file"
 
 register_folder(FOLDER)
-
-
-def numbers(text: str, who: str, name: str) -> list[float] | None:
-    """Those of a text like "1, 0.8 0.5"; None for an empty one. Raises ValueError for other words. name: of the input that it came from."""
-    words = [word for word in re.split(r"[\s,;]+", text) if word]
-    try:
-        found = [float(word) for word in words]
-    except ValueError:
-        found = [float("nan")]
-    if not all(abs(n) <= 10 for n in found):
-        raise ValueError(f"{who} needs numbers from -10 to 10 with commas between them in {name!r}, such as 1.0, 0.8, 0.6, got {text!r:.100}. Correct it, or leave it empty.")
-    return found or None
 
 
 def check_pictures(pictures: torch.Tensor, who: str, name: str) -> None:
@@ -100,7 +88,7 @@ class ContentAdapterApply(Node):
 
     @classmethod
     def execute(cls, model, content_adapter, clip_vision, image, weight, start_percent, end_percent, mask=None, weights_per_frame="", frames=0) -> io.NodeOutput:
-        weights = numbers(weights_per_frame, WHO, "weights_per_frame")
+        weights = numbers(weights_per_frame, WHO, "weights_per_frame", -10, 10, "1.0, 0.8, 0.6") or None
         check_pictures(image, WHO, "image")
         check_fits(model, content_adapter, WHO)
         if mask is not None:

@@ -73,9 +73,11 @@ def check_number(value, widget, who: str) -> None:
 
 
 def check_conditioning(value, wire, who: str) -> None:
-    """Raises ValueError for a conditioning without entries, or with one that is not finite."""
+    """Raises ValueError for a conditioning without entries, or with one that has no tokens or is not finite."""
     if not value:
         raise ValueError(f"{who} got an empty conditioning in {wire.id!r}. Connect CLIP Text Encode, with an empty text if need be.")
+    if not all(e[0].numel() for e in value):
+        raise ValueError(f"{who} got a conditioning without tokens in {wire.id!r}. Connect CLIP Text Encode, with an empty text if need be.")
     if not all(torch.isfinite(e[0]).all() for e in value):
         raise ValueError(f"{who} got a conditioning with NaN or infinite values in {wire.id!r}. Look at the node that made it: often a text encoder that "
                          f"overflows in half precision (start the host with --fp32-text-enc).")

@@ -4,7 +4,7 @@ from functools import partial
 import folder_paths
 from comfy_api.latest import io
 
-from ..attention_patches.inserted_layers import insert
+from ..attention_patches.inserted_layers import check_fits, insert
 from ..networks import motion_module_files as files
 from ..networks.motion_lora import apply_lora
 from ..samplers.beta_schedule import with_betas
@@ -91,7 +91,8 @@ class MotionModuleApply(Node):
                                tooltip="Where the model's own normalisation takes its statistics. auto: over all frames for v1, per frame for the others. "
                                        "Only to be set for a v1 module whose file has no positions (brightness flickers)."),
                 io.Int.Input("frames", default=0, min=0, max=4096, optional=True, advanced=True,
-                             tooltip="Frames of one clip when the latent holds several clips one after another. 0: the whole batch is one clip."),
+                             tooltip="Frames of one clip when the latent holds several clips one after another. 0: the whole batch is one clip. "
+                                    "1: single pictures, on which the temporal layers rest; only the noise schedule is the motion module's (for I4VGen's candidates)."),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The same model with temporal layers.")],
         )
@@ -105,6 +106,9 @@ class MotionModuleApply(Node):
         on = strength != 0 and start_percent < end_percent
         if on and beta_schedule != KEEP:
             model = with_betas(model, *(files.SCHEDULES[motion_module.family] if beta_schedule == AUTO else BETAS[beta_schedule]), who)
+        if frames == 1:
+            check_fits(model, motion_module, who)
+            return io.NodeOutput(model.clone())
         norms = NORMS[group_norm]
         return io.NodeOutput(insert(model, motion_module, who, strength=strength, mask=mask, over_all_frames=motion_module.over_frames if norms is None else norms,
                                     frames=frames, start_percent=start_percent, end_percent=end_percent))

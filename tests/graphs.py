@@ -103,6 +103,31 @@ def similar(picture: str, frames: int = 3, **prior) -> dict:
     return graph
 
 
+def ni_vsds(picture: str, frames: int = 3, steps: int = 4, **course) -> dict:
+    """A picture brought to life through SamplerCustomAdvanced; course: inputs of NIVSDS."""
+    graph = pcfa(picture, frames)
+    del graph["patch"]
+    graph["latent"]["inputs"]["keep_first"] = False
+    graph["vsds"] = {"class_type": "NIVSDS", "inputs": {"preset": "own values", "tau": 0.4, "step_sizes": "3, 1", **course}}
+    graph["random"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
+    graph["guider"] = {"class_type": "CFGGuider", "inputs": {"model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0], "cfg": 4.0}}
+    graph["sigmas"] = {"class_type": "BasicScheduler", "inputs": {"model": ["model", 0], "scheduler": "normal", "steps": steps, "denoise": 1.0}}
+    graph["sample"] = {"class_type": "SamplerCustomAdvanced", "inputs": {
+        "noise": ["random", 0], "guider": ["guider", 0], "sampler": ["vsds", 0], "sigmas": ["sigmas", 0], "latent_image": ["latent", 0]}}
+    return graph
+
+
+def animated(picture: str, frames: int = 3, steps: int = 4, **course) -> dict:
+    """The same in one node."""
+    graph = ni_vsds(picture, frames)
+    for name in ("latent", "vsds", "random", "guider", "sigmas"):
+        del graph[name]
+    graph["sample"] = {"class_type": "FF_AnimateAnchor", "inputs": {
+        "model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0], "samples": ["encode", 0], "frames": frames, "seed": 5, "steps": steps, "cfg": 4.0,
+        "scheduler": "normal", "preset": "own values", "tau": 0.4, "step_sizes": "3, 1", **course}}
+    return graph
+
+
 def i2v_zero(picture: str, frames: int = 3, steps: int = 10) -> dict:
     """The baseline of the PiLife paper."""
     graph = pcfa(picture, frames)

@@ -106,6 +106,8 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "I2VAdapterApply": (i2v(picture), "i2v"),
         "FrameSimilarityPrior": (ends(graphs.similar(picture, FRAMES, steps=1), "sample"), "prior"),
         "FF_MatchFrameColors": (colors(picture), "match"),
+        "NIVSDS": (ends(graphs.ni_vsds(picture, FRAMES, steps=3), "sample"), "vsds"),
+        "FF_AnimateAnchor": (ends(graphs.animated(picture, FRAMES, steps=3), "sample"), "sample"),
         "FF_ContentAdapterLoader": (content(picture), "adapter"),
         "FF_ContentAdapterApply": (content(picture), "content"),
     }

@@ -3,7 +3,7 @@ import firstframe.nodes.content_adapter as nodes
 import pytest
 import torch
 from firstframe.networks.content_adapter import content_adapter
-from firstframe.nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader, numbers
+from firstframe.nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader
 from firstframe.tests import adapter_files as files
 from firstframe.tests import tiny_models as tiny
 from safetensors.torch import save_file
@@ -53,11 +53,6 @@ def test_the_picture_and_each_setting_count():
     assert torch.equal(tiny.sample(apply(weight=0.0), z), tiny.sample(MODEL, z))
     two = apply(frames=2, weights_per_frame="1, 0")
     assert torch.equal(tiny.sample(two, tiny.latents(4)), tiny.sample(apply(weights_per_frame="1, 0, 1, 0"), tiny.latents(4)))
-
-
-@pytest.mark.parametrize("text, found", [("", None), (" \n", None), ("1", [1.0]), ("1, 0.8 .5;-2\n1e-1,", [1.0, 0.8, 0.5, -2.0, 0.1])])
-def test_numbers_of_a_text(text, found):
-    assert numbers(text, "Node", "input") == found
 
 
 @pytest.mark.parametrize("inputs, said", [

@@ -1,14 +1,12 @@
 """Frame Similarity Prior: layouts, mask, preset, what it refuses; and a clip of a tiny Wan through the host's sampler."""
-import comfy.ops
 import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from comfy.supported_models import WAN21_T2V
 from firstframe.nodes.frame_similarity import AUTHORS, OWN, FrameSimilarityPrior
 from firstframe.samplers.first_frame import picture_to_frames
 from firstframe.samplers.frame_similarity import similar_frames
-from firstframe.tests import tiny_models
+from firstframe.tests import tiny_models, video_models
 
 DEFAULTS = dict(frames=3, p=0.5, t0=0.8, seed=4, scheduler="normal", steps=6, keep_first=True, preset=OWN)
 
@@ -20,16 +18,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def wan():
-    """A tiny random Wan in the host's patcher."""
-    config = dict(image_model="wan2.1", model_type="t2v", dim=128, ffn_dim=64, num_heads=1, num_layers=1, in_dim=16, out_dim=16, text_dim=32, freq_dim=64)
-    supported = WAN21_T2V(config)
-    supported.set_inference_dtype(torch.float32, None)
-    base = supported.get_model({}, "", device=tiny_models.CPU)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in base.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
-    return comfy.model_patcher.ModelPatcher(base, load_device=tiny_models.CPU, offload_device=tiny_models.CPU)
+    return video_models.model("Wan")
 
 
 def run(model, z, **rest):

@@ -16,9 +16,16 @@ def test_the_picture_is_repeated_and_the_first_frame_masked():
     assert "noise_mask" not in run(z, keep_first=False, noise_mask=torch.ones(1, 8, 6))
 
 
+def test_a_video_models_latent_keeps_its_axes():
+    z = torch.randn(1, 16, 2, 8, 6)
+    out = run(z)
+    assert torch.equal(out["samples"], z[:, :, :1].repeat(1, 1, 4, 1, 1))
+    assert out["noise_mask"].shape == (1, 1, 4, 8, 6) and out["noise_mask"][:, :, 0].sum() == 0 and out["noise_mask"][:, :, 1:].min() == 1
+
+
 @pytest.mark.parametrize("z, message", [
     (torch.zeros(2, 4, 8, 8), r"one picture .* got \[2, 4, 8, 8\]"),
-    (torch.zeros(1, 16, 5, 8, 8), r"one picture"),
+    (torch.zeros(2, 16, 5, 8, 8), r"one picture"), (torch.zeros(1, 16, 0, 8, 8), r"one picture"),
     (torch.full((1, 4, 8, 8), float("nan")), "NaN"),
 ])
 def test_what_is_no_picture_is_refused(z, message):

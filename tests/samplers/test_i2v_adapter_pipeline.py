@@ -4,27 +4,14 @@ from pathlib import Path
 import comfy.sample
 import comfy.samplers
 import torch
-import torch.nn.functional as F
 from firstframe.attention_patches import clean_frame
 from firstframe.samplers.beta_schedule import with_betas
 from firstframe.samplers.ddim import sigmas_of
 from firstframe.tests import tiny_models as tiny
+from firstframe.tests.golden_stub import stub
 from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "i1_i2v_adapter_pipeline.safetensors"
-
-
-def stub(g, frames):
-    """What the golden file's pipeline had for its UNet, on the host's batch of conditionings x frames."""
-    w = {k.removeprefix("w."): v for k, v in g.items() if k.startswith("w.")}
-
-    def forward(x, timesteps, context, *args, **kwargs):
-        x = x.unflatten(0, (-1, frames)).transpose(1, 2)
-        said = F.linear(context.mean(1), w["cl.weight"], w["cl.bias"]).unflatten(0, (-1, frames))[:, 0]
-        when = F.linear(timesteps[::frames, None] / 1000, w["tl.weight"], w["tl.bias"])
-        hidden = F.silu(F.conv3d(x, w["conv1.weight"], w["conv1.bias"], padding=1) + (when + said)[:, :, None, None, None])
-        return (x + F.conv3d(hidden, w["conv2.weight"], w["conv2.bias"], padding=1)).transpose(1, 2).flatten(0, 1)
-    return forward
 
 
 def test_every_step_is_the_official_one():
