@@ -85,9 +85,9 @@ def projects(patcher, weight: torch.Tensor, part: str) -> bool:
         return False
     if comfy.memory_management.aimdo_enabled:
         return True
-    loader, (paths, *_) = patcher.cached_patcher_init or (None, ((),))
+    loader, args = (patcher.cached_patcher_init or (None, ()))[:2]
     checkpoint = loader is comfy.sd.load_checkpoint_clip_patcher
-    files = [paths] if checkpoint else paths if loader is comfy.sd.load_clip_model_patcher else []
+    files = [args[0]] if checkpoint else args[0] if loader is comfy.sd.load_clip_model_patcher else []
     return any(is_projection(key, part, checkpoint) and shape == weight.shape for path in files for key, shape in shapes_in(path).items())
 
 

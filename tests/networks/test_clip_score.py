@@ -73,6 +73,16 @@ def test_numbers_that_nobody_loaded_are_refused():
         ClipScore(clip, vision())
 
 
+@pytest.mark.parametrize("loader", [None, (print, ("clip.safetensors",)), (print, ({},), 1)])
+def test_one_of_another_packs_loader_is_taken_in_dynamic_mode_alone(tmp_path, loader):
+    for mode in MODES:
+        with MODES[mode]():
+            clip = other_clip(tmp_path / "clip.safetensors", {"text_projection.weight": demo_projection()})
+            clip.patcher.cached_patcher_init = loader
+            with nullcontext() if mode == "dynamic" else pytest.raises(ValueError, match="no text projection that is known to come from a file"):
+                ClipScore(clip, vision())
+
+
 @pytest.mark.parametrize("form", ["safetensors", "pt"])
 def test_a_text_encoder_that_has_it_is_taken(mode, tmp_path, form):
     clip = other_clip(tmp_path / f"clip.{form}", {"text_projection.weight": demo_projection()})
