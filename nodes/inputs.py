@@ -15,6 +15,7 @@ from comfy_api.latest import io
 from ..networks.content_adapter import ContentAdapter
 from ..networks.i2v_adapter import I2VAdapter
 from ..networks.motion_module_files import MotionModule
+from ..networks.reward import RewardModel
 from ..prompts.tokens import MotionTokens
 from ..samplers.inversion import Inversion
 from .choices import known
@@ -48,6 +49,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "I2V_ADAPTER": (lambda v: isinstance(v, I2VAdapter), "the i2v_adapter of Load I2V-Adapter"),
     "FF_MOTION_MODULE": (lambda v: isinstance(v, MotionModule), "the motion_module of Load Motion Module"),
     "CONTENT_ADAPTER": (lambda v: isinstance(v, ContentAdapter), "the content_adapter of Load Content-Adapter"),
+    "REWARD_MODEL": (lambda v: isinstance(v, RewardModel), "a reward_model, as of Load Reward Model or CLIPScore"),
 }
 
 

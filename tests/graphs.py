@@ -3,7 +3,7 @@ import copy
 
 CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN, I2V, CONTENT, VISION = (
     f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion", "_pan", "_i2v", "_content", "_vision"))
-ADAPTER = "firstframe_test_adapter.safetensors"  # random weights, put there by the tests that use it
+ADAPTER, REWARD = "firstframe_test_adapter.safetensors", "firstframe_test_reward.safetensors"  # random weights, put there by the tests that use them
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
          "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN), "FF_I2VAdapterLoader": ("i2v_adapter", I2V),
          "FF_ContentAdapterLoader": ("content_adapter", CONTENT), "CLIPVisionLoader": ("clip_name", VISION), "LoadVideo": ("file", "example_outlines.mp4")}  # their widgets
@@ -79,6 +79,14 @@ def content_adapter(picture: str, frames: int = 3, weight: float = 1.0, hidden_s
         "model": ["model", 0], "content_adapter": ["adapter", 0], "clip_vision": ["clip vision", 0], "image": ["picture", 0], "weight": weight, "start_percent": 0.0, "end_percent": 1.0}}
     graph["sample"]["inputs"]["model"] = ["content", 0]
     return graph
+
+
+def clip_score() -> dict:
+    """The demo's pair as a reward model: its checkpoint's CLIP with the projection that a LoRA brings, and its image tower."""
+    return {"model": dict(LOADERS["model"]), "projection": {"class_type": "LoraLoader", "inputs": {
+                "model": ["model", 0], "clip": ["model", 1], "lora_name": "firstframe_demo_text_projection.safetensors", "strength_model": 1.0, "strength_clip": 1.0}},
+            "clip vision": {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": VISION}},
+            "reward": {"class_type": "FF_CLIPScore", "inputs": {"clip": ["projection", 1], "clip_vision": ["clip vision", 0]}}}
 
 
 def pcfa(picture: str, frames: int = 3, **rest) -> dict:

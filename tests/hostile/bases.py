@@ -110,5 +110,7 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_AnimateAnchor": (ends(graphs.animated(picture, FRAMES, steps=3), "sample"), "sample"),
         "FF_ContentAdapterLoader": (content(picture), "adapter"),
         "FF_ContentAdapterApply": (content(picture), "content"),
+        "FF_RewardModelLoader": (looked_at({"reward": {"class_type": "FF_RewardModelLoader", "inputs": {"reward_model": graphs.REWARD}}}, "reward"), "reward"),
+        "FF_CLIPScore": (looked_at(graphs.clip_score(), "reward"), "reward"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}
