@@ -1,6 +1,7 @@
 """ComfyUI-FirstFrame: one picture becomes the first frame of a video, on the user's own UNet model."""
 from comfy_api.latest import ComfyExtension
 
+from .nodes.anchor import AnchorImageSearch, AnchorImageSelect
 from .nodes.attention_map import MotionAttentionMap
 from .nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader
 from .nodes.frame_colors import MatchFrameColors
@@ -18,7 +19,8 @@ from .nodes.reward_models import ClipScoreNode, RewardModelLoader
 WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, ContentAdapterLoader, ContentAdapterApply,
-         FrameSimilarityPrior, MatchFrameColors, RewardModelLoader, ClipScoreNode, NIVSDS, AnimateAnchor]
+         FrameSimilarityPrior, MatchFrameColors, RewardModelLoader, ClipScoreNode, AnchorImageSelect,
+         AnchorImageSearch, NIVSDS, AnimateAnchor]
 
 
 class FirstFrame(ComfyExtension):

@@ -40,6 +40,9 @@ WIRES = {  # type: (whether a value is of it, in words)
     "VAE": (has("decode", "encode"), "a VAE"),
     "CLIP_VISION": (has("encode_image"), "a CLIP_VISION, as of Load CLIP Vision"),
     "NOISE": (has("generate_noise", "seed"), "a noise, as of RandomNoise"),
+    "GUIDER": (has("sample", "model_patcher"), "a guider, as of CFGGuider"),
+    "SAMPLER": (has("sample"), "a sampler, as of KSamplerSelect"),
+    "SIGMAS": (lambda v: isinstance(v, torch.Tensor) and v.ndim == 1, "noise levels, as of Basic Scheduler"),
     "LATENT": (is_latent, "latents of one tensor"),
     "CONDITIONING": (is_conditioning, "embeddings [batch, tokens, width], as of CLIP Text Encode"),
     "IMAGE": (lambda v: isinstance(v, torch.Tensor), "images"),
@@ -117,7 +120,8 @@ def checked(execute):
         given, schema = signature.bind(cls, *args, **kwargs).arguments, cls.define_schema()
         for spec in schema.inputs:
             if spec.id in given:
-                check_input(given[spec.id], spec, schema.display_name.split(" (")[0])
+                for value in (given[spec.id] or [None]) if schema.is_input_list else [given[spec.id]]:
+                    check_input(value, spec, schema.display_name.split(" (")[0])
         try:
             return execute(cls, *args, **kwargs)
         except BaseException as error:

@@ -89,6 +89,30 @@ def clip_score() -> dict:
             "reward": {"class_type": "FF_CLIPScore", "inputs": {"clip": ["projection", 1], "clip_vision": ["clip vision", 0]}}}
 
 
+def selected(candidates: int = 4, **select) -> dict:
+    """Candidates by SamplerCustomAdvanced, and the one that CLIPScore likes best."""
+    graph = plain(candidates) | clip_score()
+    graph["random"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
+    graph["guider"] = {"class_type": "CFGGuider", "inputs": {"model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0], "cfg": 4.0}}
+    graph["sigmas"] = {"class_type": "BasicScheduler", "inputs": {"model": ["model", 0], "scheduler": "normal", "steps": 6, "denoise": 1.0}}
+    graph["euler"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}}
+    graph["sample"] = {"class_type": "SamplerCustomAdvanced", "inputs": {
+        "noise": ["random", 0], "guider": ["guider", 0], "sampler": ["euler", 0], "sigmas": ["sigmas", 0], "latent_image": ["latent", 0]}}
+    graph["select"] = {"class_type": "AnchorImageSelect", "inputs": {
+        "images": ["decode", 0], "reward_model": ["reward", 0], "prompt": PROMPT, "samples": ["sample", 0], "top_k": 2, **select}}
+    return graph
+
+
+def searched(candidates: int = 4, **search) -> dict:
+    """The same search in one node."""
+    graph = selected(candidates)
+    samples = graph.pop("sample")["inputs"]
+    del graph["select"], graph["decode"], graph["save"]
+    graph["search"] = {"class_type": "FF_AnchorImageSearch", "inputs": {
+        **samples, "vae": ["vae", 0], "reward_model": ["reward", 0], "prompt": PROMPT, "halve_after": "2, 4", "drop": 0.5, **search}}
+    return graph
+
+
 def pcfa(picture: str, frames: int = 3, **rest) -> dict:
     """A picture as the first frame, PCFAPatch on the model."""
     graph = plain(frames, **rest)

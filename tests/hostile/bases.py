@@ -81,6 +81,13 @@ def content(picture: str) -> dict:
     return ends(graph, "sample")
 
 
+def candidates(graph: dict, end: list) -> dict:
+    """The graph with small pictures and the latent at `end` as its only result."""
+    graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+    graph["sigmas"]["inputs"]["steps"] = 3
+    return {k: v for k, v in graph.items() if k != "save"} | {"save best": {"class_type": "SaveLatent", "inputs": {"samples": end, "filename_prefix": "hostile"}}}
+
+
 def plain() -> dict:
     graph = graphs.plain(FRAMES, steps=1)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -106,6 +113,8 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "I2VAdapterApply": (i2v(picture), "i2v"),
         "FrameSimilarityPrior": (ends(graphs.similar(picture, FRAMES, steps=1), "sample"), "prior"),
         "FF_MatchFrameColors": (colors(picture), "match"),
+        "AnchorImageSelect": (candidates(graphs.selected(FRAMES), ["select", 1]), "select"),
+        "FF_AnchorImageSearch": (candidates(graphs.searched(FRAMES, halve_after="1"), ["search", 1]), "search"),
         "NIVSDS": (ends(graphs.ni_vsds(picture, FRAMES, steps=3), "sample"), "vsds"),
         "FF_AnimateAnchor": (ends(graphs.animated(picture, FRAMES, steps=3), "sample"), "sample"),
         "FF_ContentAdapterLoader": (content(picture), "adapter"),
