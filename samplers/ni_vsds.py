@@ -90,7 +90,7 @@ class NIVSDSSampler(Sampler):
         model = KSamplerX0Inpaint(model_wrap, sigmas)  # what a mask keeps stays as it is, to the bit
         model.latent_image, model.noise = latent_image, noise
         every = levels(sigmas, sampling, self.course)
-        alphas = [*self.course.alphas, *[self.course.alphas[-1]] * (len(every) - len(self.course.alphas))]
+        alphas = [*self.course.alphas, *[self.course.alphas[-1]] * len(every)][:len(every)]
         v, ones = latent_image, noise.new_ones(noise.shape[0])
         for i, (sigma, alpha) in enumerate(zip(sigmas, alphas)):
             a, b = scales(sampling, torch.tensor(every[i], dtype=torch.float64))

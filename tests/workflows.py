@@ -8,7 +8,8 @@ PICTURE = PACK / "demo" / "example.png"
 FOR_USERS = sorted((PACK / "workflows").glob("*.json"))
 FOR_DEMO = sorted((PACK / "demo" / "workflows").glob("*.json"))
 ALL = [*FOR_USERS, *FOR_DEMO]
-SMALL = {("KSampler", "steps"): 2, ("FrameSimilarityPrior", "steps"): 2, ("FF_I2VZero", "steps"): 10, ("MotionAwareInversion", "steps"): 8}  # widgets by node type
+SMALL = {("KSampler", "steps"): 2, ("FrameSimilarityPrior", "steps"): 2, ("FF_I2VZero", "steps"): 10, ("MotionAwareInversion", "steps"): 8,
+         ("BasicScheduler", "steps"): 3, ("FF_AnchorImageSearch", "halve_after"): "1", ("FF_AnimateAnchor", "steps"): 3, ("FF_AnimateAnchor", "frames"): 3}  # widgets by node type
 TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FrameSimilarityPrior", "frames"): 3,
         ("FF_I2VZero", "frames"): 3, ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3}
 LONG = {("EmptyLatentImage", "batch_size"): 20, ("FrameSimilarityPrior", "frames"): 20, ("ContextWindowsManual", "context_length"): 15}  # two windows, with a clean first frame in each
@@ -33,7 +34,12 @@ def with_demo_models(graph: dict) -> dict:
     for node in graph.values():
         if node["class_type"] in graphs.FILES:
             widget, file = graphs.FILES[node["class_type"]]
-            node["inputs"][widget] = file
+            if not node["inputs"][widget].startswith("firstframe_demo"):
+                node["inputs"][widget] = file
+    for i in [i for i, node in graph.items() if node["class_type"] == "FF_RewardModelLoader"]:
+        pair = {key: node for key, node in graphs.clip_score().items() if key != "model"}
+        pair["projection"]["inputs"] |= {"model": [loaders[0], 0], "clip": [loaders[0], 1]}
+        graph |= {i: pair.pop("reward"), **pair}
     if not any(node["class_type"] == "VAELoader" for node in graph.values()):
         for node in graph.values():
             node["inputs"] = {k: ["vae", 0] if isinstance(v, list) and v[0] in loaders and v[1] == 2 else v for k, v in node["inputs"].items()}
@@ -48,7 +54,8 @@ def small_graph(path, info: dict, image: str, **values) -> dict:
 
 
 def frames_of(graph: dict) -> int:
-    return next(node["inputs"][workflow.CLIPS[node["class_type"]]] for node in graph.values() if node["class_type"] in workflow.CLIPS)
+    lengths = workflow.clips(node["class_type"] for node in graph.values())
+    return next(node["inputs"][lengths[node["class_type"]]] for node in graph.values() if node["class_type"] in lengths)
 
 
 def difference(a, b) -> float:

@@ -13,9 +13,9 @@ WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "COLORS",
 DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 AFTER_GENERATE = ("fixed", "increment", "decrement", "randomize", "increment-wrap")
 SEEDS = ("seed", "noise_seed")
-TEXTS = ("CLIPTextEncode", "FF_MotionTokens")                        # nodes that may be titled "Prompt"
+TEXTS = {"CLIPTextEncode": "text", "FF_MotionTokens": "text", "PrimitiveStringMultiline": "value"}  # nodes that may be titled "Prompt", and their widget
 # nodes that are told the clip's length, and by which widget
-CLIPS = {"FF_PictureToFrames": "frames", "FrameSimilarityPrior": "frames", "FF_I2VZero": "frames", "EmptyLatentImage": "batch_size"}
+CLIPS = {"FF_PictureToFrames": "frames", "FrameSimilarityPrior": "frames", "FF_I2VZero": "frames", "FF_AnimateAnchor": "frames", "EmptyLatentImage": "batch_size"}
 
 
 class WorkflowError(ValueError):
@@ -59,7 +59,7 @@ def default_of(kind: str, options: dict):
     if "default" in options:
         return options["default"]
     choices = options.get("options") or [None]
-    return choices[0]["key"] if kind == DYNAMIC else choices[0] if kind == "COMBO" else None
+    return choices[0]["key"] if kind == DYNAMIC else choices[0] if kind == "COMBO" else "" if kind == "STRING" else None
 
 
 def widgets(node: dict, spec: dict) -> list:
@@ -141,6 +141,12 @@ def to_api(ui: dict, object_info: dict) -> dict:
     return api
 
 
+def clips(kinds) -> dict:
+    """CLIPS of a graph with nodes of these kinds: an empty latent is a batch of candidates where another node makes the clip."""
+    kinds = set(kinds)
+    return {kind: widget for kind, widget in CLIPS.items() if kind != "EmptyLatentImage" or not kinds & (CLIPS.keys() - {kind})}
+
+
 def takes_picture(ui: dict) -> bool:
     return any(node["type"] == "LoadImage" and runs(node) for node in ui["nodes"])
 
@@ -148,12 +154,13 @@ def takes_picture(ui: dict) -> bool:
 def set_values(ui: dict, object_info: dict, *, image=None, prompt=None, seed=None, frames=None) -> dict:
     """A copy of the graph with these values: LoadImage's picture, the text of the nodes titled "Prompt", every seed, the clip's length."""
     ui = copy.deepcopy(ui)
-    graph, done = Graph(ui), set()
+    graph, done, lengths = Graph(ui), set(), clips(node["type"] for node in ui["nodes"] if runs(node))
     for node in filter(runs, ui["nodes"]):
+        titled = node["type"] in TEXTS and (node.get("title") or "").strip().lower() == "prompt"
         wanted = {
             "image": image if node["type"] == "LoadImage" else None,
-            "text": prompt if node["type"] in TEXTS and (node.get("title") or "").strip().lower() == "prompt" else None,
-            **({CLIPS[node["type"]]: frames} if node["type"] in CLIPS else {}),
+            **({TEXTS[node["type"]]: prompt} if titled else {}),
+            **({lengths[node["type"]]: frames} if node["type"] in lengths else {}),
             **dict.fromkeys(SEEDS, seed),
         }
         entries = {e["name"]: e for e in node.get("inputs") or []}
@@ -168,9 +175,9 @@ def set_values(ui: dict, object_info: dict, *, image=None, prompt=None, seed=Non
             values[place] = value
             if name in SEEDS and len(values) > place + 1 and values[place + 1] in AFTER_GENERATE:
                 values[place + 1] = "fixed"  # so that the saved graph repeats this very run
-            done.add("seed" if name in SEEDS else "frames" if name == CLIPS.get(node["type"]) else name)
+            done.add("seed" if name in SEEDS else "frames" if name == lengths.get(node["type"]) else "text" if name == TEXTS.get(node["type"]) else name)
     missing = {"image": (image, "a LoadImage node"), "text": (prompt, 'a CLIPTextEncode node titled "Prompt"'), "seed": (seed, "a node with a seed"),
-               "frames": (frames, "a node that is told the clip's length (Picture to Frames, Frame Similarity Prior, I2V-Zero, Empty Latent Image)")}
+               "frames": (frames, "a node that is told the clip's length (Picture to Frames, Frame Similarity Prior, I2V-Zero, Animate Anchor Image, Empty Latent Image)")}
     for name, (value, what) in missing.items():
         if value is not None and name not in done:
             raise WorkflowError(f"--{'prompt' if name == 'text' else name} needs {what} in the workflow, and there is none that is on.")

@@ -1,7 +1,7 @@
 """The templates that ComfyUI's template browser offers, and their twins on the demo's own models: written here once, made into
 JSON by `python demo/run.py templates.write`. A new one is a function of a Kit in a file of its method, and a line in this list.
 """
-from . import animatediff, i2v_adapter, i2v_zero, pcfa, pilife
+from . import animatediff, i2v_adapter, i2v_zero, i4vgen, pcfa, pilife
 from .graph import Graph
 from .kit import Kit
 
@@ -12,6 +12,7 @@ TEMPLATES = [
     pilife.alone, pilife.with_lora_and_controlnet,
     i2v_zero.pan,
     animatediff.text, animatediff.camera, animatediff.long,
+    i4vgen.chosen, i4vgen.own_picture,
 ]
 
 

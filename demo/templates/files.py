@@ -5,16 +5,18 @@ from dataclasses import dataclass
 LOADERS = {"CheckpointLoaderSimple": ("ckpt_name", "checkpoints"), "VAELoader": ("vae_name", "vae"), "LoraLoader": ("lora_name", "loras"),
            "ControlNetLoader": ("control_net_name", "controlnet"), "FF_MotionModuleLoader": ("motion_module", "animatediff_models"),
            "FF_MotionLoraLoader": ("lora", "animatediff_motion_lora"), "FF_I2VAdapterLoader": ("i2v_adapter", "i2v_adapter"),
-           "FF_ContentAdapterLoader": ("content_adapter", "ipadapter"), "CLIPVisionLoader": ("clip_name", "clip_vision")}
+           "FF_ContentAdapterLoader": ("content_adapter", "ipadapter"), "CLIPVisionLoader": ("clip_name", "clip_vision"),
+           "FF_RewardModelLoader": ("reward_model", "reward_models")}
 
 SD15, SDXL = "v1-5-pruned-emaonly-fp16.safetensors", "sd_xl_base_1.0.safetensors"
 MODULE_V3, ADAPTER_V3 = "v3_sd15_mm.ckpt", "v3_sd15_adapter.ckpt"
 MODULE_V2, PAN_LEFT = "mm_sd_v15_v2.ckpt", "v2_lora_PanLeft.ckpt"
 MODULE_V1, MODULE_XL = "mm_sd_v15.ckpt", "mm_sdxl_v10_beta.ckpt"
 I2V, CONTENT, CONTENT_XL, VISION = "i2v_module.pth", "ip-adapter-plus_sd15.safetensors", "ip-adapter-plus_sdxl_vit-h.safetensors", "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"
+REWARD = "ImageReward.pt"
 CANNY, POSES = "control_v11p_sd15_canny_fp16.safetensors", "control_v11p_sd15_openpose_fp16.safetensors"
-DEMO, DEMO_VAE, DEMO_MOTION, DEMO_WORDS, DEMO_PAN, DEMO_NIGHT, DEMO_OUTLINES, DEMO_I2V, DEMO_CONTENT, DEMO_VISION = IN_DEMO = tuple(
-    f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_motion", "_motion_words", "_pan", "_night", "_outlines", "_i2v", "_content", "_vision"))
+DEMO, DEMO_VAE, DEMO_MOTION, DEMO_WORDS, DEMO_PAN, DEMO_NIGHT, DEMO_OUTLINES, DEMO_I2V, DEMO_CONTENT, DEMO_VISION, DEMO_PROJECTION = IN_DEMO = tuple(
+    f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_motion", "_motion_words", "_pan", "_night", "_outlines", "_i2v", "_content", "_vision", "_text_projection"))
 
 ANIMATEDIFF = "https://huggingface.co/guoyww/animatediff/resolve/main/"
 CONTROLNETS = "https://huggingface.co/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/"
@@ -24,6 +26,7 @@ URLS = {
     SDXL: "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/" + SDXL,
     I2V: "https://huggingface.co/space-xun/i2v_adapter/resolve/main/" + I2V,
     CONTENT: IP_ADAPTER + "models/" + CONTENT, CONTENT_XL: IP_ADAPTER + "sdxl_models/" + CONTENT_XL,
+    REWARD: "https://huggingface.co/THUDM/ImageReward/resolve/main/" + REWARD,
     **{file: CONTROLNETS + file for file in (CANNY, POSES)},
     **{file: ANIMATEDIFF + file for file in (MODULE_V3, ADAPTER_V3, MODULE_V2, PAN_LEFT, MODULE_V1, MODULE_XL)},
 }
@@ -34,6 +37,7 @@ REMARKS = {
     SDXL: "any other SDXL checkpoint will do",
     MODULE_V1: "the I2V-Adapter was trained with v1",
     VISION: f"`models/image_encoder/model.safetensors` of [h94/IP-Adapter]({IP_ADAPTER.removesuffix('/resolve/main/')}), under this name",
+    REWARD: "with `vocab.txt` of [bert-base-uncased](https://huggingface.co/google-bert/bert-base-uncased) beside it",
     MODULE_V3: "or v1, v2",
     ADAPTER_V3: "v3's domain adapter; with another motion module bypass *Load LoRA*",
     MODULE_V2: "the motion LoRAs were trained on v2",

@@ -11,7 +11,7 @@ NUMBERS = {"INT": int, "FLOAT": (int, float)}
 PLAIN = {"STRING": str, "BOOLEAN": bool, **NUMBERS}
 FILES = {"CheckpointLoaderSimple": "checkpoints", "VAELoader": "vae", "LoraLoader": "loras", "ControlNetLoader": "controlnet",
          "FF_MotionModuleLoader": "animatediff_models", "FF_MotionLoraLoader": "animatediff_motion_lora", "FF_I2VAdapterLoader": "i2v_adapter",
-         "FF_ContentAdapterLoader": "ipadapter", "CLIPVisionLoader": "clip_vision"}  # their choices are the user's files
+         "FF_ContentAdapterLoader": "ipadapter", "CLIPVisionLoader": "clip_vision", "FF_RewardModelLoader": "reward_models"}  # their choices are the user's files
 every_workflow = pytest.mark.parametrize("path", workflows.ALL, ids=workflows.name)
 
 
@@ -67,7 +67,8 @@ def test_it_says_what_it_does_and_which_files_go_where(path):
     for node in ui["nodes"]:
         if node["type"] in FILES and (workflow.runs(node) or node["widgets_values"][0]):  # a bypassed one may leave the choice to the user
             assert f"`{node['widgets_values'][0]}` in `models/{FILES[node['type']]}`" in notes[0]
-    assert sorted(n["title"] for n in ui["nodes"] if n["type"] in workflow.TEXTS) == ["Negative prompt", "Prompt"]
+    typed = [n for n in ui["nodes"] if n["type"] in workflow.TEXTS and not any(e["name"] == workflow.TEXTS[n["type"]] and e["link"] for e in n["inputs"])]
+    assert sorted(n["title"] for n in typed) == ["Negative prompt", "Prompt"]
     assert {v for n in ui["nodes"] for v in n.get("widgets_values") or [] if v in workflow.AFTER_GENERATE} == {"fixed"}
 
 

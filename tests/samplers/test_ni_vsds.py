@@ -99,6 +99,12 @@ def test_the_papers_course_ends_at_tau_and_the_codes_one_step_later():
     assert AUTHORS.alphas == (10, 10, 10, 1) and PAPER.alphas == (1,)
 
 
+def test_a_short_schedule_takes_the_first_of_the_codes_step_sizes():
+    m, v = tiny.model("SD1.5", **tiny.SMALL), still(tiny.latents(1))
+    short = schedule(m, 3)
+    assert torch.equal(run(m, v, AUTHORS, sigmas=short), run(m, v, Course((10.0, 10.0), 0.5), sigmas=short)) and len(levels(short, m.get_model_object("model_sampling"), AUTHORS)) == 2
+
+
 def test_flow_models_end_at_the_shifted_time():
     sampling = video.model("Wan").get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 10)
