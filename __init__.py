@@ -13,11 +13,12 @@ from .nodes.motion_module import MotionLoraLoader, MotionModuleApply, MotionModu
 from .nodes.motion_noise import MotionNoiseInit, NoiseClipper
 from .nodes.motion_tokens import MotionTokensNode
 from .nodes.pilife import I2VZero, PCFAPatch
+from .nodes.sparse_ctrl import SparseCtrlApply, SparseCtrlLoader
 
 WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, ContentAdapterLoader, ContentAdapterApply,
-         FrameSimilarityPrior, MatchFrameColors, NIVSDS, AnimateAnchor]
+         FrameSimilarityPrior, MatchFrameColors, NIVSDS, AnimateAnchor, SparseCtrlLoader, SparseCtrlApply]
 
 
 class FirstFrame(ComfyExtension):

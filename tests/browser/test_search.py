@@ -11,6 +11,8 @@ MOTION = {"FF_MotionModuleLoader", "FF_MotionLoraLoader", "FF_MotionModuleApply"
 ADAPTER = {"FF_I2VAdapterLoader", "I2VAdapterApply", "FrameSimilarityPrior", "FF_MatchFrameColors"}
 PICTURE = {"FF_ContentAdapterLoader", "FF_ContentAdapterApply"}
 I4VGEN = {"NIVSDS", "FF_AnimateAnchor"}
+SPARSE = {"FF_SparseCtrlLoader", "FF_SparseCtrlApply"}
+
 WORDS = {
     "first frame": {"FF_PictureToFrames", "FF_I2VZero"}, "image to video": {"FF_PictureToFrames", "PCFAPatch", "FF_MotionModuleApply"},
     "i2v": {"FF_PictureToFrames", "PCFAPatch", "FF_I2VZero", "MotionAwareInversion", "FF_MotionModuleApply"}, "animatediff": MOTION,
@@ -20,7 +22,8 @@ WORDS = {
     "ip-adapter": PICTURE, "ipadapter": PICTURE, "image prompt": PICTURE, "reference image": PICTURE, "i2v-adapter": PICTURE | ADAPTER, "content-adapter": PICTURE,
     "frame similarity": {"FrameSimilarityPrior"}, "color match": {"FF_MatchFrameColors"}, "histogram": {"FF_MatchFrameColors"},
     "i4vgen": I4VGEN, "score distillation": {"NIVSDS"}, "static video": I4VGEN,
-    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN,
+    "sparsectrl": SPARSE, "controlnet": SPARSE, "key frames": {"FF_SparseCtrlApply"},
+    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | SPARSE,
 }
 
 

@@ -81,6 +81,13 @@ def content(picture: str) -> dict:
     return ends(graph, "sample")
 
 
+def sparse(picture: str) -> dict:
+    graph = graphs.sparse_ctrl(picture, frames=FRAMES)
+    graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+    graph["sample"]["inputs"]["steps"] = 1
+    return ends(graph, "sample")
+
+
 def plain() -> dict:
     graph = graphs.plain(FRAMES, steps=1)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -110,5 +117,7 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_AnimateAnchor": (ends(graphs.animated(picture, FRAMES, steps=3), "sample"), "sample"),
         "FF_ContentAdapterLoader": (content(picture), "adapter"),
         "FF_ContentAdapterApply": (content(picture), "content"),
+        "FF_SparseCtrlLoader": (sparse(picture), "sparse"),
+        "FF_SparseCtrlApply": (sparse(picture), "control"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}
