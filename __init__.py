@@ -1,6 +1,7 @@
 """ComfyUI-FirstFrame: one picture becomes the first frame of a video, on the user's own UNet model."""
 from comfy_api.latest import ComfyExtension
 
+from .nodes.anchor import AnchorImageSearch, AnchorImageSelect
 from .nodes.attention_map import MotionAttentionMap
 from .nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader
 from .nodes.frame_colors import MatchFrameColors
@@ -13,12 +14,14 @@ from .nodes.motion_module import MotionLoraLoader, MotionModuleApply, MotionModu
 from .nodes.motion_noise import MotionNoiseInit, NoiseClipper
 from .nodes.motion_tokens import MotionTokensNode
 from .nodes.pilife import I2VZero, PCFAPatch
+from .nodes.reward_models import ClipScoreNode, RewardModelLoader
 from .nodes.sparse_ctrl import SparseCtrlApply, SparseCtrlLoader
 
 WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, ContentAdapterLoader, ContentAdapterApply,
-         FrameSimilarityPrior, MatchFrameColors, NIVSDS, AnimateAnchor, SparseCtrlLoader, SparseCtrlApply]
+         FrameSimilarityPrior, MatchFrameColors, RewardModelLoader, ClipScoreNode, AnchorImageSelect,
+         AnchorImageSearch, NIVSDS, AnimateAnchor, SparseCtrlLoader, SparseCtrlApply]
 
 
 class FirstFrame(ComfyExtension):

@@ -1,13 +1,13 @@
 """The GPU columns of every benchmark, in one table at the end.   ./scripts/test --gpu, or after it: demo/run.py benchmarks.gpu [rounds]
 
 Each row is from the benchmark of its name, whose docstring says what is compared: seconds of one step (of a whole inversion), the ratio to
-the same without it (of an inversion: to the published one), the ratio to the floor, and what CUDA holds at most, without and with it.
+the same without it (of an inversion: to the published one; of NI-VSDS: to a step of euler), the ratio to the floor, and what CUDA holds at most, without and with it.
 """
 import torch
 
 from ..demo.in_process import use_host
 from ..demo.tables.report import markdown
-from . import i2v_adapter, inversion, motion_module, pcfa
+from . import i2v_adapter, inversion, motion_module, ni_vsds, pcfa
 from .timing import on_this_machine
 
 COLUMNS = ("", "seconds", "ratio", "ratio to the floor", "peak GiB")
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
         return 1
     use_host()
     rows = []
-    for subject, rounds in ((pcfa, 9), (motion_module, 5), (i2v_adapter, 5), (inversion, 3)):
+    for subject, rounds in ((pcfa, 9), (motion_module, 5), (i2v_adapter, 5), (ni_vsds, 9), (inversion, 3)):
         for case in on_this_machine(subject.CASES):
             rows += subject.measure(*case, int(argv[0]) if argv else rounds)
     print(f"\n{torch.cuda.get_device_name()}, PyTorch {torch.__version__}\n\n{table(rows)}")

@@ -93,24 +93,12 @@ def kind_of_tokens(size) -> str:
     return "a token for each feature of a picture (full-face)" if isinstance(size, FullSize) else f"{size.tokens} tokens of a picture ({'plain' if isinstance(size, PlainSize) else 'plus'})"
 
 
-def shape(weights: dict, prefix: str, says: Reader, key: str, axes: int | None = None):
-    """Of a weight that must be there and have so many axes; without axes None for one that is not there."""
-    found = weights.get(prefix + key)
-    if axes is None:
-        return None if found is None else found.shape
-    if found is None:
-        raise says.refuse(f"no {prefix}{key}")
-    if found.ndim != axes or not found.numel():
-        raise says.refuse(f"{prefix}{key} of shape {list(found.shape)}", f"Expected {axes} axes.")
-    return found.shape
-
-
 def projection_of(sd: dict, says: Reader) -> tuple[dict, object]:
     """(weights, size) of the image projection in a file. Raises ValueError for one that is not of the published kinds, or incomplete."""
     weights = {k: v for k, v in sd.items() if k.startswith(PROJECTION)}
     if not weights:
         raise says.refuse("one without an image projection", "Choose a file that has it as the image projection: ip-adapter-plus_sd15 for I2V-Adapter's UNet.")
-    size = size_of(partial(shape, weights, PROJECTION, says))
+    size = size_of(lambda key, axes=None: says.shape(weights, PROJECTION + key, axes))
     if isinstance(size, ResamplerSize) and size.inner % DIM_HEAD:
         raise says.refuse(f"image_proj.layers.0.0.to_q.weight with {size.inner} rows", f"Expected a multiple of {DIM_HEAD}.")
     if getattr(size, "tokens", 0) > MOST_TOKENS:
@@ -140,7 +128,7 @@ def layers_of(sd: dict, says: Reader) -> tuple[dict, dict, int]:
     else:
         weights = {(LAYERS + k.removeprefix("adapter_modules.")) if k.startswith("adapter_modules.") else k: v for k, v in sd.items() if not k.startswith(PROJECTION)}
     count = sum(k.startswith(LAYERS) and k.endswith(".to_k_ip.weight") for k in weights)
-    sizes = {str(n): shape(weights, LAYERS, says, f"{n}.to_k_ip.weight", 2) for n in range(1, 2 * max(1, count), 2)}
+    sizes = {str(n): says.shape(weights, f"{LAYERS}{n}.to_k_ip.weight", 2) for n in range(1, 2 * max(1, count), 2)}
     layout, width = {n: channels for n, (channels, _) in sizes.items()}, sizes["1"][1]
     says.check_weights(weights, shapes(partial(Projections, layout, width), LAYERS))
     return weights, layout, width

@@ -53,6 +53,9 @@ SPARSE_CTRL = Kind("a SparseCtrl model", "SparseCtrl models belong into models/c
 WHOLE_UNET = Kind("a whole UNet in diffusers' naming", "Of such a file Load Diffusion Model (models/diffusion_models) takes the UNet, Load Motion Module (models/animatediff_models) "
                   "a motion module and Load Content-Adapter (models/ipadapter) layers for image tokens.",
                   lambda keys: {"conv_in.weight", "conv_out.weight", "time_embedding.linear_1.weight"} <= set(keys))
+IMAGE_REWARD = Kind("an ImageReward model", "ImageReward belongs into models/reward_models and the node Load Reward Model.", both(starts("blip."), starts("mlp.")))
+CLIP_REWARD = Kind("a whole CLIP (text and pictures)", "CLIPs that score pictures (PickScore, HPSv2) belong into models/reward_models and the node Load Reward Model.",
+                   either(both(starts("text_model."), starts("vision_model.")), both(starts("transformer.resblocks."), starts("visual.transformer."))))
 KINDS = (  # the first that fits: those that are told by more come before those that they contain
     MOTION_LORA,
     Kind("an IP-Adapter FaceID (it needs a face recogniser)", NOT_OURS, both(ip_adapter, some("_lora."))),
@@ -67,6 +70,9 @@ KINDS = (  # the first that fits: those that are told by more come before those 
     Kind("a ControlNet", "ControlNets belong into models/controlnet and the node Load ControlNet Model.", starts("control_model.", "zero_convs.", "controlnet_down_blocks.")),
     Kind("a checkpoint", "Checkpoints belong into models/checkpoints and the node Load Checkpoint.", starts("model.diffusion_model.")),
     Kind("a VAE", "VAEs belong into models/vae and the node Load VAE.", starts("encoder.down.", "encoder.down_blocks.", "taesd_decoder.", "decoder.up.")),
+    IMAGE_REWARD,
+    CLIP_REWARD,
+    Kind("a CLIP vision model", "CLIP vision models belong into models/clip_vision and the node Load CLIP Vision.", starts("vision_model.", "visual.transformer.")),
     Kind("a text encoder", "Text encoders belong into models/text_encoders and the node Load CLIP.", some("text_model.encoder.")),
 )
 
@@ -101,6 +107,17 @@ class Reader:
             raise self.refuse(f"{len(keys)} tensors of no kind that this pack knows", kind.belongs)
         if found is not kind and not (found is WHOLE_UNET and kind.told(keys)):
             raise self.refuse(found.name, found.belongs)
+
+    def shape(self, weights: dict[str, torch.Tensor], key: str, axes: int | None = None):
+        """Of a weight that must be there and have so many axes; without axes None for one that is not there."""
+        found = weights.get(key)
+        if axes is None:
+            return None if found is None else found.shape
+        if found is None:
+            raise self.refuse(f"no {key}")
+        if found.ndim != axes or not found.numel():
+            raise self.refuse(f"{key} of shape {list(found.shape)}", f"Expected {axes} axes.")
+        return found.shape
 
     def check_weights(self, weights: dict[str, torch.Tensor], wanted: dict[str, torch.Size]) -> None:
         """Raises ValueError unless the weights have the wanted names and shapes, no others, and hold numbers."""

@@ -39,3 +39,9 @@ def read(folder: str, name: str, who: str) -> dict:
     if not isinstance(sd, dict):
         raise ValueError(f"{who} expected named tensors in {name!r} in models/{folder}, found a {type(sd).__name__}. Choose another file.")
     return sd
+
+
+def beside(folder: str, name: str, other: str) -> str | None:
+    """The path of the file `other` beside the file `name`, or else at the top of models/<folder>; None if there is none."""
+    places = [os.path.dirname(folder_paths.get_full_path_or_raise(folder, name)), *folder_paths.get_folder_paths(folder)]
+    return next((path for path in (os.path.join(place, other) for place in places) if os.path.isfile(path)), None)

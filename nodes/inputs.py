@@ -15,6 +15,7 @@ from comfy_api.latest import io
 from ..networks.content_adapter import ContentAdapter
 from ..networks.i2v_adapter import I2VAdapter
 from ..networks.motion_module_files import MotionModule
+from ..networks.reward import RewardModel
 from ..prompts.tokens import MotionTokens
 from ..samplers.inversion import Inversion
 from .choices import known
@@ -40,6 +41,9 @@ WIRES = {  # type: (whether a value is of it, in words)
     "CONTROL_NET": (has("get_control", "copy"), "a CONTROL_NET, as of Load SparseCtrl"),
     "CLIP_VISION": (has("encode_image"), "a CLIP_VISION, as of Load CLIP Vision"),
     "NOISE": (has("generate_noise", "seed"), "a noise, as of RandomNoise"),
+    "GUIDER": (has("sample", "model_patcher"), "a guider, as of CFGGuider"),
+    "SAMPLER": (has("sample"), "a sampler, as of KSamplerSelect"),
+    "SIGMAS": (lambda v: isinstance(v, torch.Tensor) and v.ndim == 1, "noise levels, as of Basic Scheduler"),
     "LATENT": (is_latent, "latents of one tensor"),
     "CONDITIONING": (is_conditioning, "embeddings [batch, tokens, width], as of CLIP Text Encode"),
     "IMAGE": (lambda v: isinstance(v, torch.Tensor), "images"),
@@ -49,6 +53,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "I2V_ADAPTER": (lambda v: isinstance(v, I2VAdapter), "the i2v_adapter of Load I2V-Adapter"),
     "FF_MOTION_MODULE": (lambda v: isinstance(v, MotionModule), "the motion_module of Load Motion Module"),
     "CONTENT_ADAPTER": (lambda v: isinstance(v, ContentAdapter), "the content_adapter of Load Content-Adapter"),
+    "REWARD_MODEL": (lambda v: isinstance(v, RewardModel), "a reward_model, as of Load Reward Model or CLIPScore"),
 }
 
 
@@ -116,7 +121,8 @@ def checked(execute):
         given, schema = signature.bind(cls, *args, **kwargs).arguments, cls.define_schema()
         for spec in schema.inputs:
             if spec.id in given:
-                check_input(given[spec.id], spec, schema.display_name.split(" (")[0])
+                for value in (given[spec.id] or [None]) if schema.is_input_list else [given[spec.id]]:
+                    check_input(value, spec, schema.display_name.split(" (")[0])
         try:
             return execute(cls, *args, **kwargs)
         except BaseException as error:

@@ -3,7 +3,7 @@ import copy
 
 CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN, I2V, CONTENT, VISION = (
     f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion", "_pan", "_i2v", "_content", "_vision"))
-ADAPTER, SPARSE = "firstframe_test_adapter.safetensors", "firstframe_test_sparse.safetensors"  # random weights, put there by the tests that use them
+ADAPTER, REWARD, SPARSE = (f"firstframe_test_{name}.safetensors" for name in ("adapter", "reward", "sparse"))  # random weights, put there by the tests that use them
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
          "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN), "FF_I2VAdapterLoader": ("i2v_adapter", I2V),
          "FF_ContentAdapterLoader": ("content_adapter", CONTENT), "CLIPVisionLoader": ("clip_name", VISION), "LoadVideo": ("file", "example_outlines.mp4")}  # their widgets
@@ -78,6 +78,38 @@ def content_adapter(picture: str, frames: int = 3, weight: float = 1.0, hidden_s
     graph["content"] = {"class_type": "FF_ContentAdapterApply", "inputs": {
         "model": ["model", 0], "content_adapter": ["adapter", 0], "clip_vision": ["clip vision", 0], "image": ["picture", 0], "weight": weight, "start_percent": 0.0, "end_percent": 1.0}}
     graph["sample"]["inputs"]["model"] = ["content", 0]
+    return graph
+
+
+def clip_score() -> dict:
+    """The demo's pair as a reward model: its checkpoint's CLIP with the projection that a LoRA brings, and its image tower."""
+    return {"model": dict(LOADERS["model"]), "projection": {"class_type": "LoraLoader", "inputs": {
+                "model": ["model", 0], "clip": ["model", 1], "lora_name": "firstframe_demo_text_projection.safetensors", "strength_model": 1.0, "strength_clip": 1.0}},
+            "clip vision": {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": VISION}},
+            "reward": {"class_type": "FF_CLIPScore", "inputs": {"clip": ["projection", 1], "clip_vision": ["clip vision", 0]}}}
+
+
+def selected(candidates: int = 4, **select) -> dict:
+    """Candidates by SamplerCustomAdvanced, and the one that CLIPScore likes best."""
+    graph = plain(candidates) | clip_score()
+    graph["random"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
+    graph["guider"] = {"class_type": "CFGGuider", "inputs": {"model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0], "cfg": 4.0}}
+    graph["sigmas"] = {"class_type": "BasicScheduler", "inputs": {"model": ["model", 0], "scheduler": "normal", "steps": 6, "denoise": 1.0}}
+    graph["euler"] = {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}}
+    graph["sample"] = {"class_type": "SamplerCustomAdvanced", "inputs": {
+        "noise": ["random", 0], "guider": ["guider", 0], "sampler": ["euler", 0], "sigmas": ["sigmas", 0], "latent_image": ["latent", 0]}}
+    graph["select"] = {"class_type": "AnchorImageSelect", "inputs": {
+        "images": ["decode", 0], "reward_model": ["reward", 0], "prompt": PROMPT, "samples": ["sample", 0], "top_k": 2, **select}}
+    return graph
+
+
+def searched(candidates: int = 4, **search) -> dict:
+    """The same search in one node."""
+    graph = selected(candidates)
+    samples = graph.pop("sample")["inputs"]
+    del graph["select"], graph["decode"], graph["save"]
+    graph["search"] = {"class_type": "FF_AnchorImageSearch", "inputs": {
+        **samples, "vae": ["vae", 0], "reward_model": ["reward", 0], "prompt": PROMPT, "halve_after": "2, 4", "drop": 0.5, **search}}
     return graph
 
 

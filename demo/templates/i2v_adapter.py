@@ -40,12 +40,12 @@ def graph(kit: Kit, name: str, *, demo: str = CIRCLE, user: str = FOX, of: Files
     method = [Node("FF_MotionModuleApply", {"model": spread[0]["MODEL"] if spread else kit.model, "motion_module": module["motion_module"]})]
     method.append(Node("I2VAdapterApply", {"model": method[-1]["model"], "i2v_adapter": adapter["i2v_adapter"], "first_frame": encode["LATENT"]}, bypassed=off))
     method.append(Node("FF_ContentAdapterApply", {"model": method[-1]["model"], "content_adapter": content["content_adapter"], "clip_vision": vision["CLIP_VISION"],
-                                                  "image": scale["IMAGE"], "weight": kit(1.0, 0.5)}, title="Apply Content-Adapter"))
+                                                  "image": scale["IMAGE"], "weight": 1.0}, title="Apply Content-Adapter"))
     model = method[-1]["model"]
     steps, scheduler = kit(25, 20), kit("ddim_uniform", "normal")
     start = Node("FrameSimilarityPrior", {"model": model, "samples": encode["LATENT"], "frames": frames, "p": 0.5, "t0": 1.0, "seed": 1, "scheduler": scheduler, "steps": steps},
                  title="Frame Similarity Prior")
-    sample = Node("KSampler", {"model": model, "positive": positive, "negative": negative, "latent_image": start["latent"], "seed": 1, "steps": steps, "cfg": kit(7.5, 4.0),
+    sample = Node("KSampler", {"model": model, "positive": positive, "negative": negative, "latent_image": start["latent"], "seed": 1, "steps": steps, "cfg": kit(7.5, 2.0),
                                "sampler_name": kit("ddim", "euler"), "scheduler": scheduler, "denoise": start["denoise"]})
     decode = kit.decode(sample["LATENT"])
     colors = Node("FF_MatchFrameColors", {"images": decode["IMAGE"], "strength": kit(1.0, 0.0)}, title="Match Frame Colors")

@@ -41,11 +41,11 @@ def drawn_pool(saves: bool = True) -> dict:
     return drawn_once("motion_pool", lambda: draw_clips(load_encoder(), POOL, 0), saves)
 
 
-def renew(pool: dict, step: int, seed: int, encoder) -> None:
-    """Every 20 steps 6 clips of the pool are drawn anew."""
+def renew(pool: dict, step: int, seed: int, encoder, draw=draw_clips) -> None:
+    """Every 20 steps 6 clips of the pool are drawn anew, by draw(encoder, n=6, seed=seed)."""
     if step % 20 == 19:
         at = (step // 20 * 6) % POOL
-        new = draw_clips(encoder, 6, seed)
+        new = draw(encoder, n=6, seed=seed)
         for k, kept in pool.items():
             kept[at:at + 6] = new[k]
 

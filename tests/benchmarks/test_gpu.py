@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 import torch
-from firstframe.benchmarks import gpu, i2v_adapter, inversion, motion_module, pcfa
+from firstframe.benchmarks import gpu, i2v_adapter, inversion, motion_module, ni_vsds, pcfa
 from firstframe.benchmarks.timing import demo_world
 from firstframe.demo.cli import environment, venv
 
@@ -13,13 +13,14 @@ SMALL = demo_world(3, 8)
 def test_every_benchmark_gives_its_row(capsys):
     cpu = torch.device("cpu"), torch.float32
     rows = [*pcfa.measure("small", SMALL, *cpu, 1), *motion_module.measure("small", SMALL, *cpu, 1), *i2v_adapter.measure("small", SMALL, *cpu, 1),
-            *inversion.measure("small", SMALL, *cpu, 1, steps=4)]
-    rows[0]["memory"], rows[3]["memory"] = [1.25, 1.5], [2.0]
+            *ni_vsds.measure("small", SMALL, *cpu, 1), *inversion.measure("small", SMALL, *cpu, 1, steps=4)]
+    rows[0]["memory"], rows[4]["memory"] = [1.25, 1.5], [2.0]
     lines = gpu.table(rows).splitlines()
-    assert len(lines) == 2 + 3 + len(inversion.KINDS) and lines[0] == "|  | seconds | ratio | ratio to the floor | peak GiB |"
+    assert len(lines) == 2 + 4 + len(inversion.KINDS) and lines[0] == "|  | seconds | ratio | ratio to the floor | peak GiB |"
     for line, row, name in zip(lines[2:5], rows, ("PCFA, small", "motion module, small", "I2V-Adapter, small")):
         assert line.split(" | ")[:4] == [f"| {name}", *(f"{row[column]:.3f}" for column in ("seconds", "ratio", "floor"))]
-    assert lines[2].endswith(" | 1.25 -> 1.50 |") and lines[5].endswith(" |  | 2.00 |")
+    assert lines[5].startswith("| NI-VSDS, small | ") and lines[5].endswith(" |  |  |")
+    assert lines[2].endswith(" | 1.25 -> 1.50 |") and lines[6].endswith(" |  | 2.00 |")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")

@@ -10,9 +10,9 @@ PILIFE = {"PCFAPatch", "FF_I2VZero", "MotionAwareInversion", "MotionNoiseInit", 
 MOTION = {"FF_MotionModuleLoader", "FF_MotionLoraLoader", "FF_MotionModuleApply"}
 ADAPTER = {"FF_I2VAdapterLoader", "I2VAdapterApply", "FrameSimilarityPrior", "FF_MatchFrameColors"}
 PICTURE = {"FF_ContentAdapterLoader", "FF_ContentAdapterApply"}
-I4VGEN = {"NIVSDS", "FF_AnimateAnchor"}
+I4VGEN = {"NIVSDS", "FF_AnimateAnchor", "AnchorImageSelect", "FF_AnchorImageSearch"}
+REWARD = {"FF_RewardModelLoader", "FF_CLIPScore"}
 SPARSE = {"FF_SparseCtrlLoader", "FF_SparseCtrlApply"}
-
 WORDS = {
     "first frame": {"FF_PictureToFrames", "FF_I2VZero"}, "image to video": {"FF_PictureToFrames", "PCFAPatch", "FF_MotionModuleApply"},
     "i2v": {"FF_PictureToFrames", "PCFAPatch", "FF_I2VZero", "MotionAwareInversion", "FF_MotionModuleApply"}, "animatediff": MOTION,
@@ -21,9 +21,11 @@ WORDS = {
     "text2video-zero": {"FF_I2VZero"}, "motion words": {"FF_MotionTokens"}, "motion mask": {"FF_MotionAttentionMap"}, "start noise": {"MotionNoiseInit", "NoiseClipper"},
     "ip-adapter": PICTURE, "ipadapter": PICTURE, "image prompt": PICTURE, "reference image": PICTURE, "i2v-adapter": PICTURE | ADAPTER, "content-adapter": PICTURE,
     "frame similarity": {"FrameSimilarityPrior"}, "color match": {"FF_MatchFrameColors"}, "histogram": {"FF_MatchFrameColors"},
-    "i4vgen": I4VGEN, "score distillation": {"NIVSDS"}, "static video": I4VGEN,
+    "i4vgen": I4VGEN | REWARD, "score distillation": {"NIVSDS"}, "static video": {"NIVSDS", "FF_AnimateAnchor"}, "best of n": {"AnchorImageSelect", "FF_AnchorImageSearch"},
+    "reward": REWARD, "imagereward": {"FF_RewardModelLoader"},
+    "pickscore": {"FF_RewardModelLoader"}, "hpsv2": {"FF_RewardModelLoader"}, "clip score": {"FF_CLIPScore"},
     "sparsectrl": SPARSE, "controlnet": SPARSE, "key frames": {"FF_SparseCtrlApply"},
-    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | SPARSE,
+    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | REWARD | SPARSE,
 }
 
 

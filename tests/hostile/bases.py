@@ -81,6 +81,13 @@ def content(picture: str) -> dict:
     return ends(graph, "sample")
 
 
+def candidates(graph: dict, end: list) -> dict:
+    """The graph with small pictures and the latent at `end` as its only result."""
+    graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+    graph["sigmas"]["inputs"]["steps"] = 3
+    return {k: v for k, v in graph.items() if k != "save"} | {"save best": {"class_type": "SaveLatent", "inputs": {"samples": end, "filename_prefix": "hostile"}}}
+
+
 def sparse(picture: str) -> dict:
     graph = graphs.sparse_ctrl(picture, frames=FRAMES)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -113,11 +120,15 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "I2VAdapterApply": (i2v(picture), "i2v"),
         "FrameSimilarityPrior": (ends(graphs.similar(picture, FRAMES, steps=1), "sample"), "prior"),
         "FF_MatchFrameColors": (colors(picture), "match"),
+        "AnchorImageSelect": (candidates(graphs.selected(FRAMES), ["select", 1]), "select"),
+        "FF_AnchorImageSearch": (candidates(graphs.searched(FRAMES, halve_after="1"), ["search", 1]), "search"),
         "NIVSDS": (ends(graphs.ni_vsds(picture, FRAMES, steps=3), "sample"), "vsds"),
         "FF_AnimateAnchor": (ends(graphs.animated(picture, FRAMES, steps=3), "sample"), "sample"),
         "FF_ContentAdapterLoader": (content(picture), "adapter"),
         "FF_ContentAdapterApply": (content(picture), "content"),
         "FF_SparseCtrlLoader": (sparse(picture), "sparse"),
         "FF_SparseCtrlApply": (sparse(picture), "control"),
+        "FF_RewardModelLoader": (looked_at({"reward": {"class_type": "FF_RewardModelLoader", "inputs": {"reward_model": graphs.REWARD}}}, "reward"), "reward"),
+        "FF_CLIPScore": (looked_at(graphs.clip_score(), "reward"), "reward"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}

@@ -4,12 +4,12 @@ import pytest
 
 @pytest.fixture(scope="session")
 def server():
-    """With a node for bad values, a tiny video model (wan.safetensors), adapters for the demo's model and a picture of 64x64 (small.png)."""
+    """With a node for bad values, a tiny video model (wan.safetensors), adapters for the demo's model, a small ImageReward and a picture of 64x64 (small.png)."""
     import comfy.ops
     import torch
     from comfy.ldm.wan.model import WanModel
     from firstframe.demo.cli.server import PACK, Server
-    from firstframe.tests import adapter_files, graphs, i2v_adapter_files, sparse_files, tiny_models
+    from firstframe.tests import adapter_files, graphs, i2v_adapter_files, reward_files, sparse_files, tiny_models
     from PIL import Image
     from safetensors.torch import save_file
     with Server(custom_nodes=[PACK / "tests" / "hostile" / "source_nodes"], environment={"OMP_NUM_THREADS": "1"}) as server:
@@ -20,6 +20,9 @@ def server():
         save_file(i2v_adapter_files.i2v_adapter(tiny_models.model("demo")), server.base / "models" / "i2v_adapter" / "random.safetensors")
         (server.base / "models" / "ipadapter").mkdir(exist_ok=True)
         save_file(adapter_files.adapter(tiny_models.model("demo"), "plus"), server.base / "models" / "ipadapter" / graphs.ADAPTER)
+        (server.base / "models" / "reward_models").mkdir(exist_ok=True)
+        save_file(reward_files.image_reward(), server.base / "models" / "reward_models" / graphs.REWARD)
+        reward_files.vocabulary(server.base / "models" / "reward_models")
         (server.base / "models" / "controlnet").mkdir(exist_ok=True)
         save_file(sparse_files.model("rgb", tiny_models.SHAPES["demo"][1]), server.base / "models" / "controlnet" / graphs.SPARSE)
         Image.effect_noise((64, 64), 60).convert("RGB").save(server.base / "input" / "small.png")

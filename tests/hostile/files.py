@@ -33,9 +33,10 @@ def each(change):
     return tensors(lambda good: {k: change(v) for k, v in good.items()})
 
 
-def one(change, part="to_q"):
-    """One tensor changed whose key has `part`."""
-    return tensors(lambda good: {**good, **{k: change(good[k]) for k in [next(k for k in good if part in k)]}})
+def one(change, *parts):
+    """One tensor changed whose key has one of the parts; by default one that every kind of file has, of an attention."""
+    parts = parts or ("to_q", ".query.")
+    return tensors(lambda good: {**good, **{k: change(good[k]) for k in [next(k for k in good if any(part in k for part in parts))]}})
 
 
 def spoilt(value):
@@ -121,6 +122,18 @@ I2V_ADAPTERS = ANY | {
     "far_level.safetensors": tensors(lambda good: {k.replace("down_blocks.0", "down_blocks.99999"): v for k, v in good.items()}),
     "far_block.safetensors": tensors(lambda good: {k.replace("transformer_blocks.0", "transformer_blocks.99"): v for k, v in good.items()}),
     "wide.safetensors": each(lambda v: v.repeat(*[2] * v.ndim)), "a_row.safetensors": one(lambda v: torch.ones(200000, 1), "to_q_ff"),
+}
+REWARDS = ANY | {
+    "lacks_one.safetensors": tensors(lambda good: {k: v for k, v in good.items() if k != "mlp.layers.7.bias"}), "readout_alone.safetensors": tensors(
+        lambda good: {k: v for k, v in good.items() if k.startswith("mlp.")}),
+    "far_block.safetensors": tensors(lambda good: {k.replace("blocks.0", "blocks.99999"): v for k, v in good.items()}), "long_text.safetensors": one(
+        lambda v: torch.ones(200000, v.shape[1]), "position_embeddings"), "many_places.safetensors": one(lambda v: torch.ones(1, 10**5, v.shape[2]), "pos_embed"),
+    "wide.safetensors": one(lambda v: torch.ones(64 * 5000, 64), "mlp.fc1.weight"), "more_words.safetensors": one(lambda v: torch.cat([v, v]), "word_embeddings"),
+    "big_patches.safetensors": one(lambda v: torch.ones(*v.shape[:2], 1, 3000), "patch_embed.proj.weight"), "whole_clip.safetensors": tensors(
+        lambda good: {"text_model.encoder.layers.0.mlp.fc1.weight": torch.ones(8, 64), "vision_model.encoder.layers.0.mlp.fc1.weight": torch.ones(8, 64)}),
+    **{f"{name}_open_clip.safetensors": tensors(lambda good, w=w, p=p: {f"{part}transformer.resblocks.0.attn.in_proj_weight": w.clone() for part in ("", "visual.")} | {
+        "visual.proj": p.clone(), "text_projection": p.clone()})
+       for name, w, p in (("half", torch.ones(7, 3), torch.ones(3, 3)), ("flat", torch.ones(6, 3), torch.ones(5)), ("scalar", torch.ones(()), torch.ones(3, 3)))},
 }
 SPARSE_CTRLS = ANY | {
     "lacks_one.safetensors": tensors(lambda good: dict(list(good.items())[1:])), "far_level.safetensors": tensors(

@@ -13,7 +13,7 @@ def clip(frames=4, seed=3):
 
 
 def test_equal_frames_have_no_error():
-    assert cross_frame.compare(clip()) == {"background error": 0, "shape-colour error": 0, "same shape, %": 100, "no shape, %": 0}
+    assert cross_frame.compare(clip()) == {"background error": 0, "shape-colour error": 0, "same shape, %": 100, "same colour, %": 100, "no shape, %": 0}
 
 
 def test_a_background_that_shifts_and_a_shape_that_is_lost():

@@ -1,0 +1,42 @@
+"""Select Anchor Image on lists of sizes, with a reward whose scores are known; the contact sheet."""
+import pytest
+import torch
+from comfy_execution.graph import ExecutionBlocker
+from firstframe.networks.reward import RewardModel
+from firstframe.nodes.anchor import latent_of
+from firstframe.nodes.contact_sheet import contact_sheet
+from firstframe.nodes.inputs import WIRES
+
+
+class Brightness(RewardModel):
+    name = "brightness"
+
+    def read(self, prompt, who):
+        return prompt
+
+    def score(self, picture, prompt):
+        return picture.mean()
+
+
+def grey(*values, side=8) -> torch.Tensor:
+    return torch.stack([torch.full((side, side, 3), v) for v in values])
+
+
+def test_it_is_a_reward_model():
+    assert WIRES["REWARD_MODEL"][0](Brightness()) and Brightness().scores(grey(0.2, 0.6), "p", "N").tolist() == pytest.approx([0.2, 0.6])
+
+
+def test_the_latent_of_an_image_in_a_list_of_batches():
+    a, b = torch.randn(2, 4, 2, 2), torch.randn(1, 4, 3, 3)
+    samples = [{"samples": a, "batch_index": [4, 5]}, {"samples": b}]
+    assert torch.equal(latent_of(samples, 1, 3)["samples"], a[1:]) and torch.equal(latent_of(samples, 2, 3)["samples"], b) and set(latent_of(samples, 1, 3)) == {"samples"}
+    assert isinstance(latent_of((), 0, 3), ExecutionBlocker) and isinstance(latent_of([None], 0, 3), ExecutionBlocker)
+    with pytest.raises(ValueError, match="Select Anchor Image got 3 latents in 'samples' for 2 images"):
+        latent_of(samples, 0, 2)
+
+
+def test_the_sheet_holds_every_picture_in_order():
+    sheet = contact_sheet([grey(0.2), grey(0.4, side=600), grey(0.8)], ["a", "b", "c"])
+    assert sheet.shape == (1, 2 * 282, 2 * 262, 3) and 0 <= sheet.min() and sheet.max() <= 1
+    seen = [sheet[0, y, x, 0].item() for x, y in ((4, 4), (262 + 4, 4), (4, 282 + 4))]
+    assert seen == pytest.approx([0.2, 0.4, 0.8], abs=0.01) and (sheet[0, 258:276, :256] < 0.5).any()  # a label
