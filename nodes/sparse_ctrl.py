@@ -82,6 +82,9 @@ class SparseCtrlApply(Node):
             raise ValueError(f"{WHO} needs the control_net of Load SparseCtrl, got a {type(control_net).__name__}. For other ControlNets there is Apply ControlNet.")
         if control_net.layout.latents and vae is None:
             raise ValueError(f"{WHO} needs the VAE for {control_net.name!r}, which looks at latents. Connect 'vae'.")
+        for name, said in (("positive", positive), ("negative", negative)):
+            if found := {e[0].shape[-1] for e in said} - {control_net.layout.context}:
+                raise ValueError(f"{WHO} got embeddings of width {max(found)} in {name!r}, {control_net.name!r} reads {control_net.layout.context}. Use the CLIP of an SD1.5 checkpoint.")
         placed = control_net.at(as_frame_numbers(frame_numbers, len(image)), frames)
         if start_percent >= end_percent:
             return io.NodeOutput(positive, negative)

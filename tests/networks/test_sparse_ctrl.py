@@ -252,6 +252,9 @@ def test_other_models_and_control_nets_are_refused(control, kind):
         tiny.sample(tiny.model("SDXL"), tiny.latents(F, SIDE), **applied(control, pictures(1)))
     with pytest.raises(ValueError, match="needs the control_net of Load SparseCtrl, got a ControlNet. "):
         applied(tiny.control_net()[0], pictures(1))
+    wide = [[torch.zeros(1, 7, 128), {}]]
+    with pytest.raises(ValueError, match="got embeddings of width 128 in 'negative', '.*ckpt' reads 64"):
+        applied(control, pictures(1), negative=wide)
     call = SparseCtrlApply.execute, (tiny.conditioning(1), tiny.conditioning(2), control, pictures(1), "0", 1.0, 0.0, 1.0)
     with pytest.raises(ValueError, match="needs the VAE for 'rgb.ckpt'") if kind == "rgb" else nullcontext():
         call[0](*call[1])
