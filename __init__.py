@@ -15,12 +15,13 @@ from .nodes.motion_noise import MotionNoiseInit, NoiseClipper
 from .nodes.motion_tokens import MotionTokensNode
 from .nodes.pilife import I2VZero, PCFAPatch
 from .nodes.reward_models import ClipScoreNode, RewardModelLoader
+from .nodes.sparse_ctrl import SparseCtrlApply, SparseCtrlLoader
 
 WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, ContentAdapterLoader, ContentAdapterApply,
          FrameSimilarityPrior, MatchFrameColors, RewardModelLoader, ClipScoreNode, AnchorImageSelect,
-         AnchorImageSearch, NIVSDS, AnimateAnchor]
+         AnchorImageSearch, NIVSDS, AnimateAnchor, SparseCtrlLoader, SparseCtrlApply]
 
 
 class FirstFrame(ComfyExtension):

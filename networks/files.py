@@ -49,6 +49,7 @@ MOTION_LORA = Kind("a motion LoRA", "Motion LoRAs belong into models/animatediff
 I2V_ADAPTER = Kind("an I2V-Adapter", "I2V-Adapters belong into models/i2v_adapter and the node Load I2V-Adapter.", some(".attn1.to_q_ff."))
 MOTION_MODULE = Kind("a motion module", "Motion modules belong into models/animatediff_models and the node Load Motion Module.", some("motion_modules."))
 IP_ADAPTER = Kind("an IP-Adapter", "IP-Adapters belong into models/ipadapter and the node Load Content-Adapter.", either(ip_adapter, in_unet))
+SPARSE_CTRL = Kind("a SparseCtrl model", "SparseCtrl models belong into models/controlnet and the node Load SparseCtrl.", both(some("motion_modules."), some("controlnet_cond_embedding.")))
 WHOLE_UNET = Kind("a whole UNet in diffusers' naming", "Of such a file Load Diffusion Model (models/diffusion_models) takes the UNet, Load Motion Module (models/animatediff_models) "
                   "a motion module and Load Content-Adapter (models/ipadapter) layers for image tokens.",
                   lambda keys: {"conv_in.weight", "conv_out.weight", "time_embedding.linear_1.weight"} <= set(keys))
@@ -60,7 +61,7 @@ KINDS = (  # the first that fits: those that are told by more come before those 
     Kind("an IP-Adapter FaceID (it needs a face recogniser)", NOT_OURS, both(ip_adapter, some("_lora."))),
     Kind("a LoRA", "LoRAs of the image model belong into models/loras and the node Load LoRA.", lora),
     Kind("a HotShot-XL module", NOT_OURS, some("temporal_attentions.", "pos_encoder.positional_encoding")),
-    Kind("a SparseCtrl model", NOT_OURS, both(some("motion_modules."), some("controlnet_cond_embedding."))),
+    SPARSE_CTRL,
     WHOLE_UNET,
     I2V_ADAPTER,
     Kind("a PIA module (it brings a first layer for the UNet)", NOT_OURS, both(some("motion_modules."), lambda keys: "conv_in.weight" in keys and not starts("time_embedding.")(keys))),
@@ -77,7 +78,8 @@ KINDS = (  # the first that fits: those that are told by more come before those 
 
 
 def tensors_of(sd: dict) -> dict[str, torch.Tensor]:
-    """What is a named tensor in a file, an IP-Adapter's in its parts too; other entries are settings of its training."""
+    """What is a named tensor in a file, an IP-Adapter's in its parts and a ControlNet's of a training too; other entries are settings of its training."""
+    sd = sd["controlnet"] if isinstance(sd.get("controlnet"), dict) else sd
     parts = {f"{part}.{key}": value for part in IP_ADAPTER_PARTS if isinstance(sd.get(part), dict) for key, value in sd[part].items()}
     return {key: value for key, value in (sd | parts).items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
 

@@ -86,9 +86,14 @@ def shapes(layout: dict[str, Size]) -> dict[str, torch.Size]:
     return {name: weight.shape for name, weight in MotionModel(layout, device="meta", operations=nn).state_dict().items()}
 
 
+def places_on(unet, side: str) -> dict[str, nn.Module]:
+    """`places` on the way down, or up."""
+    return {f"{side}_blocks.{level}.motion_modules.{j}": layer for level, j, layer in last_layers(unet, {"down": "input", "up": "output"}[side])}
+
+
 def places(unet) -> dict[str, nn.Module]:
     """{place, named as in the files: the layer of the host's UNet that it follows}: the last one of each block, before any upsampler."""
-    found = {f"{side}_blocks.{level}.motion_modules.{j}": layer for side, stage in (("down", "input"), ("up", "output")) for level, j, layer in last_layers(unet, stage)}
+    found = places_on(unet, "down") | places_on(unet, "up")
     middle = spatial_layers(unet.middle_block)
     if len(middle) > 1:
         found["mid_block.motion_modules.0"] = middle[-2]  # before the second ResBlock

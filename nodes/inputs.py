@@ -38,6 +38,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "MODEL": (has("get_model_object", "clone"), "a model"),
     "CLIP": (lambda v: v is None or has("tokenize", "encode_from_tokens_scheduled")(v), "a CLIP"),  # a checkpoint without one: the node says so
     "VAE": (has("decode", "encode"), "a VAE"),
+    "CONTROL_NET": (has("get_control", "copy"), "a CONTROL_NET, as of Load SparseCtrl"),
     "CLIP_VISION": (has("encode_image"), "a CLIP_VISION, as of Load CLIP Vision"),
     "NOISE": (has("generate_noise", "seed"), "a noise, as of RandomNoise"),
     "GUIDER": (has("sample", "model_patcher"), "a guider, as of CFGGuider"),

@@ -3,7 +3,7 @@ import copy
 
 CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN, I2V, CONTENT, VISION = (
     f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion", "_pan", "_i2v", "_content", "_vision"))
-ADAPTER, REWARD = "firstframe_test_adapter.safetensors", "firstframe_test_reward.safetensors"  # random weights, put there by the tests that use them
+ADAPTER, REWARD, SPARSE = (f"firstframe_test_{name}.safetensors" for name in ("adapter", "reward", "sparse"))  # random weights, put there by the tests that use them
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
          "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN), "FF_I2VAdapterLoader": ("i2v_adapter", I2V),
          "FF_ContentAdapterLoader": ("content_adapter", CONTENT), "CLIPVisionLoader": ("clip_name", VISION), "LoadVideo": ("file", "example_outlines.mp4")}  # their widgets
@@ -110,6 +110,18 @@ def searched(candidates: int = 4, **search) -> dict:
     del graph["select"], graph["decode"], graph["save"]
     graph["search"] = {"class_type": "FF_AnchorImageSearch", "inputs": {
         **samples, "vae": ["vae", 0], "reward_model": ["reward", 0], "prompt": PROMPT, "halve_after": "2, 4", "drop": 0.5, **search}}
+    return graph
+
+
+def sparse_ctrl(picture: str, file: str = SPARSE, frames: int = 3, vae: bool = True, **inputs) -> dict:
+    """A motion module, and a picture for the last frame through a SparseCtrl of models/controlnet; inputs: of Apply SparseCtrl."""
+    graph = motion(MOTION, frames)
+    graph["picture"] = {"class_type": "LoadImage", "inputs": {"image": picture}}
+    graph["sparse"] = {"class_type": "FF_SparseCtrlLoader", "inputs": {"sparse_ctrl": file}}
+    graph["control"] = {"class_type": "FF_SparseCtrlApply", "inputs": {
+        "positive": ["positive", 0], "negative": ["negative", 0], "control_net": ["sparse", 0], "image": ["picture", 0], "frame_numbers": "-1", "strength": 1.0,
+        "start_percent": 0.0, "end_percent": 1.0, **({"vae": ["vae", 0]} if vae else {}), **inputs}}
+    graph["sample"]["inputs"] |= {"positive": ["control", 0], "negative": ["control", 1]}
     return graph
 
 

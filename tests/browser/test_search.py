@@ -12,6 +12,7 @@ ADAPTER = {"FF_I2VAdapterLoader", "I2VAdapterApply", "FrameSimilarityPrior", "FF
 PICTURE = {"FF_ContentAdapterLoader", "FF_ContentAdapterApply"}
 I4VGEN = {"NIVSDS", "FF_AnimateAnchor", "AnchorImageSelect", "FF_AnchorImageSearch"}
 REWARD = {"FF_RewardModelLoader", "FF_CLIPScore"}
+SPARSE = {"FF_SparseCtrlLoader", "FF_SparseCtrlApply"}
 WORDS = {
     "first frame": {"FF_PictureToFrames", "FF_I2VZero"}, "image to video": {"FF_PictureToFrames", "PCFAPatch", "FF_MotionModuleApply"},
     "i2v": {"FF_PictureToFrames", "PCFAPatch", "FF_I2VZero", "MotionAwareInversion", "FF_MotionModuleApply"}, "animatediff": MOTION,
@@ -23,7 +24,8 @@ WORDS = {
     "i4vgen": I4VGEN | REWARD, "score distillation": {"NIVSDS"}, "static video": {"NIVSDS", "FF_AnimateAnchor"}, "best of n": {"AnchorImageSelect", "FF_AnchorImageSearch"},
     "reward": REWARD, "imagereward": {"FF_RewardModelLoader"},
     "pickscore": {"FF_RewardModelLoader"}, "hpsv2": {"FF_RewardModelLoader"}, "clip score": {"FF_CLIPScore"},
-    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | REWARD,
+    "sparsectrl": SPARSE, "controlnet": SPARSE, "key frames": {"FF_SparseCtrlApply"},
+    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | REWARD | SPARSE,
 }
 
 

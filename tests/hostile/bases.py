@@ -88,6 +88,13 @@ def candidates(graph: dict, end: list) -> dict:
     return {k: v for k, v in graph.items() if k != "save"} | {"save best": {"class_type": "SaveLatent", "inputs": {"samples": end, "filename_prefix": "hostile"}}}
 
 
+def sparse(picture: str) -> dict:
+    graph = graphs.sparse_ctrl(picture, frames=FRAMES)
+    graph["latent"]["inputs"] |= {"width": 64, "height": 64}
+    graph["sample"]["inputs"]["steps"] = 1
+    return ends(graph, "sample")
+
+
 def plain() -> dict:
     graph = graphs.plain(FRAMES, steps=1)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -119,6 +126,8 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_AnimateAnchor": (ends(graphs.animated(picture, FRAMES, steps=3), "sample"), "sample"),
         "FF_ContentAdapterLoader": (content(picture), "adapter"),
         "FF_ContentAdapterApply": (content(picture), "content"),
+        "FF_SparseCtrlLoader": (sparse(picture), "sparse"),
+        "FF_SparseCtrlApply": (sparse(picture), "control"),
         "FF_RewardModelLoader": (looked_at({"reward": {"class_type": "FF_RewardModelLoader", "inputs": {"reward_model": graphs.REWARD}}}, "reward"), "reward"),
         "FF_CLIPScore": (looked_at(graphs.clip_score(), "reward"), "reward"),
     }

@@ -9,7 +9,7 @@ def server():
     import torch
     from comfy.ldm.wan.model import WanModel
     from firstframe.demo.cli.server import PACK, Server
-    from firstframe.tests import adapter_files, graphs, i2v_adapter_files, reward_files, tiny_models
+    from firstframe.tests import adapter_files, graphs, i2v_adapter_files, reward_files, sparse_files, tiny_models
     from PIL import Image
     from safetensors.torch import save_file
     with Server(custom_nodes=[PACK / "tests" / "hostile" / "source_nodes"], environment={"OMP_NUM_THREADS": "1"}) as server:
@@ -23,6 +23,8 @@ def server():
         (server.base / "models" / "reward_models").mkdir(exist_ok=True)
         save_file(reward_files.image_reward(), server.base / "models" / "reward_models" / graphs.REWARD)
         reward_files.vocabulary(server.base / "models" / "reward_models")
+        (server.base / "models" / "controlnet").mkdir(exist_ok=True)
+        save_file(sparse_files.model("rgb", tiny_models.SHAPES["demo"][1]), server.base / "models" / "controlnet" / graphs.SPARSE)
         Image.effect_noise((64, 64), 60).convert("RGB").save(server.base / "input" / "small.png")
         yield server
 

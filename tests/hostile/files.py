@@ -135,6 +135,16 @@ REWARDS = ANY | {
         "visual.proj": p.clone(), "text_projection": p.clone()})
        for name, w, p in (("half", torch.ones(7, 3), torch.ones(3, 3)), ("flat", torch.ones(6, 3), torch.ones(5)), ("scalar", torch.ones(()), torch.ones(3, 3)))},
 }
+SPARSE_CTRLS = ANY | {
+    "lacks_one.safetensors": tensors(lambda good: dict(list(good.items())[1:])), "far_level.safetensors": tensors(
+        lambda good: {k.replace("down_blocks.0", "down_blocks.99999"): v for k, v in good.items()}),
+    "wide_norm.safetensors": one(lambda v: torch.ones(200000), "temporal_transformer.norm.weight"), "wide_text.safetensors": one(
+        lambda v: torch.ones(v.shape[0], 200000), "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"),
+    "no_pictures.safetensors": tensors(lambda good: {k: v for k, v in good.items() if "cond_embedding" not in k}),
+    "no_motion.safetensors": tensors(lambda good: {k: v for k, v in good.items() if "motion_modules" not in k}),
+    "wrapped_text.ckpt": pickled(lambda good: {"controlnet": "text"}), "wrapped_twice.ckpt": pickled(lambda good: {"controlnet": {"controlnet": good}, "epoch": 1}),
+    "wrapped.ckpt": pickled(lambda good: {"controlnet": good, "epoch": 1}),  # good
+}
 TAGGERS = {  # {folder: {file: bytes}}
     "no_weights": {"config.json": b"{}"}, "broken": {"config.json": b"{", "model.safetensors": b"", "tokenizer.json": b"["}, "a_list": {"config.json": b"[1]"},
     "no_text": {"config.json": b"\xff\x00"}, "unknown": {"config.json": b'{"model_type": "?"}', "model.safetensors": header(58)},

@@ -70,7 +70,8 @@ BAD = {  # wire type: {name: the bad value, from the good one that stood there}
     "NOISE": {"NaN": lambda good: Noise(lambda z: z * NAN), "one frame": lambda good: Noise(lambda z: torch.zeros_like(z[:1])), "zeros": lambda good: Noise(torch.zeros_like),
               "five axes": lambda good: Noise(lambda z: torch.zeros_like(z)[:, :, None])},
     "SIGMAS": {"none": lambda good: good[:0], "NaN": lambda good: good * NAN},
-    "INVERSION": {}, "MOTION_TOKENS": {}, "FF_MOTION_MODULE": {}, "I2V_ADAPTER": {}, "CONTENT_ADAPTER": {}, "CLIP_VISION": {}, "REWARD_MODEL": {}, "GUIDER": {}, "SAMPLER": {},
+    "INVERSION": {}, "MOTION_TOKENS": {}, "FF_MOTION_MODULE": {}, "I2V_ADAPTER": {}, "CONTENT_ADAPTER": {}, "CLIP_VISION": {}, "CONTROL_NET": {},
+    "REWARD_MODEL": {}, "GUIDER": {}, "SAMPLER": {},
 }
 
 
