@@ -6,7 +6,8 @@ CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN, I2V, CONTENT, VISION = (
 ADAPTER, REWARD, SPARSE = (f"firstframe_test_{name}.safetensors" for name in ("adapter", "reward", "sparse"))  # random weights, put there by the tests that use them
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
          "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN), "FF_I2VAdapterLoader": ("i2v_adapter", I2V),
-         "FF_ContentAdapterLoader": ("content_adapter", CONTENT), "CLIPVisionLoader": ("clip_name", VISION), "LoadVideo": ("file", "example_outlines.mp4")}  # their widgets
+         "FF_ContentAdapterLoader": ("content_adapter", CONTENT), "CLIPVisionLoader": ("clip_name", VISION), "LoadVideo": ("file", "example_outlines.mp4"),
+         "FF_RewardModelLoader": ("reward_model", REWARD)}  # their widgets
 PROMPT = "a red circle on a blue background"
 
 LOADERS = {
