@@ -32,25 +32,34 @@ class RewardModel:
 
     @torch.no_grad()
     def scores(self, images: torch.Tensor, prompt: str, who: str) -> torch.Tensor:
-        """Of every picture of [N,h,w,3] in 0..1: [N] in float32 on the CPU. Raises ValueError for what is no picture, or without a prompt. who: the node that asks."""
+        """Of every picture of [N,h,w,3] in 0..1: [N] in float32 on the CPU; NaN for a picture that holds NaN or infinity, and where the model gives that.
+
+        Raises ValueError for what is no picture, without a prompt, and where no score is a number. who: the node that asks.
+        """
         check(images, prompt, who)
         read, found, bar = self.read(prompt, who), [], comfy.utils.ProgressBar(len(images))
         for picture in images[..., :3].float().split(1):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            found.append(self.score(picture, read).reshape(1).float().cpu())
+            found.append(self.score(picture, read).reshape(1).float().cpu() if torch.isfinite(picture).all() else torch.full((1,), torch.nan))
             bar.update(1)
         scores = torch.cat(found)
-        if not torch.isfinite(scores).all():
-            raise ValueError(f"{who}: {self.name} gives NaN or infinity for {int((~torch.isfinite(scores)).sum())} of {len(scores)} pictures. Its weights are damaged: fetch the file again.")
+        scores = torch.where(torch.isfinite(scores), scores, torch.nan)
+        if scores.isnan().all():
+            raise ValueError(f"{who}: {self.name} gives NaN or infinity for {len(scores)} of {len(scores)} pictures. Its weights are damaged: fetch the file again.")
         return scores
 
 
-def check(images: torch.Tensor, prompt: str, who: str) -> None:
-    if images.ndim != 4 or images.shape[-1] < 3 or not images.numel() or not torch.isfinite(images).all():
-        what = "one with NaN or infinite values" if images.ndim == 4 and images.numel() and images.shape[-1] > 2 else f"one of {list(images.shape)}"
-        raise ValueError(f"{who} needs pictures [number, height, width, 3], got {what}. Look at the node that made them.")
+def check_prompt(prompt: str, who: str) -> None:
+    """Raises ValueError for an empty one."""
     if not prompt.strip():
         raise ValueError(f"{who} needs a prompt: it scores how well a picture fits one. Type what the picture should show.")
+
+
+def check(images: torch.Tensor, prompt: str, who: str) -> None:
+    if images.ndim != 4 or images.shape[-1] < 3 or not images.numel() or not torch.isfinite(images).flatten(1).all(1).any():
+        what = "one with NaN or infinite values" if images.ndim == 4 and images.numel() and images.shape[-1] > 2 else f"one of {list(images.shape)}"
+        raise ValueError(f"{who} needs pictures [number, height, width, 3], got {what}. Look at the node that made them.")
+    check_prompt(prompt, who)
 
 
 def plain(prompt: str) -> str:

@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
 
+from ..networks.reward import check_prompt
 from ..samplers.anchor_search import check_cuts, ranking, search
 from ..samplers.frame_similarity import check_format
 from .contact_sheet import contact_sheet
@@ -15,11 +16,6 @@ from .reward_models import RewardModelWire
 
 SELECT, SEARCH = "Select Anchor Image", "Search Anchor Image"
 HALVE_AFTER = "4, 8, 12, 16"
-
-
-def check_prompt(prompt: str, who: str) -> None:
-    if not prompt.strip():
-        raise ValueError(f"{who} has no 'prompt' to score the images by. Write there what the video shall show: the positive prompt.")
 
 
 def ranked(order: list[int], scores: torch.Tensor) -> str:
@@ -55,7 +51,6 @@ class AnchorImageSelect(Node):
 
     @classmethod
     def execute(cls, images, reward_model, prompt, samples=(), top_k=(0,)) -> io.NodeOutput:
-        check_prompt(prompt[0], SELECT)
         scores = torch.cat([reward_model[0].scores(batch, prompt[0], SELECT) for batch in images])
         every = [image[None, ..., :3] for batch in images for image in batch]
         order = ranking(scores, SELECT)

@@ -51,7 +51,7 @@ class ClipScoreNode(Node):
                 io.Clip.Input("clip", tooltip="A CLIP with its text projection: from Load CLIP (clip_l.safetensors), or of an SDXL or SD2 checkpoint. SD1.5 checkpoints have none."),
                 io.ClipVision.Input("clip_vision", tooltip="From Load CLIP Vision, of the same pair: ViT-L/14 for clip_l, ViT-H/14 for SD2's clip_h, ViT-bigG/14 for SDXL's clip_g."),
             ],
-            outputs=[RewardModelWire.Output(display_name="reward_model", tooltip="For nodes that score or choose pictures: -100 to 100, mostly 15 to 35; higher fits the prompt better.")],
+            outputs=[RewardModelWire.Output(display_name="reward_model", tooltip="For nodes that score or choose pictures: -100 to 100; higher fits the prompt better.")],
         )
 
     @classmethod

@@ -54,7 +54,7 @@ def levels(sigmas: torch.Tensor, sampling, course: Course) -> list[float]:
         raise ValueError(f"{WHO} needs 'sigmas' that fall from step to step, got {', '.join(f'{sigma:.4g}' for sigma in every[:8])}{', ...' if len(every) > 8 else ''}. "
                          f"Connect Basic Scheduler, without Flip Sigmas.")
     last = sampling.percent_to_sigma(1 - course.tau) if course.tau is not None else 0.0
-    found = [sigma for sigma in starts if sigma >= last] if course.tau is not None else starts[:int(0.6 * len(starts)) + 1]
+    found = [sigma for sigma in starts if sigma >= last * (1 - 1e-6)] if course.tau is not None else starts[:int(0.6 * len(starts)) + 1]
     if not found:
         what = "a schedule without steps" if not starts else f"a schedule that begins at sigma {starts[0]:.4g}, below tau = {course.tau:g}, which is sigma {float(last):.4g}"
         raise ValueError(f"{WHO} got {what}. Connect the whole schedule (Basic Scheduler with denoise 1)" + (", or lower 'tau'." if starts else "."))

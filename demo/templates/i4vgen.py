@@ -56,7 +56,7 @@ def chosen(kit: Kit) -> Graph:
                      "module, and one more sampling from noise draws the detail.", change=[
         kit.change_prompt,
         "**noise_seed** in *RandomNoise*: other candidates. **batch_size** in *Candidates*: how many.",
-        "**halve_after** in *Search Anchor Image*: empty samples all candidates to the end; surer, and three times as long.",
+        "**halve_after** in *Search Anchor Image*: empty samples all candidates to the end, with three times the model calls.",
         "**denoise** in *Regenerate*: lower stays nearer to what NI-VSDS made.",
     ])
 

@@ -65,8 +65,8 @@ def test_the_anchor_comes_to_life(host):
 
 
 @pytest.mark.parametrize("graph, says", [
-    (graphs.selected(prompt=" "), "Select Anchor Image has no 'prompt'"),
-    (graphs.searched(prompt=""), "Search Anchor Image has no 'prompt'"),
+    (graphs.selected(prompt=" "), "Select Anchor Image needs a prompt"),
+    (graphs.searched(prompt=""), "Search Anchor Image needs a prompt"),
     (graphs.searched(halve_after="2, 9"), "Search Anchor Image scores after whole steps in rising order, from 1 to 5 of 6, got 2, 9 in 'halve_after'"),
     (graphs.searched(halve_after="soon"), "Search Anchor Image needs numbers from 1 to 10000"),
 ])

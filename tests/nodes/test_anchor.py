@@ -6,6 +6,7 @@ from firstframe.networks.reward import RewardModel
 from firstframe.nodes.anchor import latent_of
 from firstframe.nodes.contact_sheet import contact_sheet
 from firstframe.nodes.inputs import WIRES
+from firstframe.samplers.anchor_search import ranking
 
 
 class Brightness(RewardModel):
@@ -24,6 +25,12 @@ def grey(*values, side=8) -> torch.Tensor:
 
 def test_it_is_a_reward_model():
     assert WIRES["REWARD_MODEL"][0](Brightness()) and Brightness().scores(grey(0.2, 0.6), "p", "N").tolist() == pytest.approx([0.2, 0.6])
+
+
+def test_a_broken_picture_and_a_broken_score_come_last():
+    images = torch.cat([grey(0.6) / 0, grey(0.2), grey(0.6)])
+    scores = Brightness().scores(images, "p", "N")
+    assert scores.isnan().tolist() == [True, False, False] and ranking(scores, "N") == [2, 1, 0]
 
 
 def test_the_latent_of_an_image_in_a_list_of_batches():

@@ -108,7 +108,8 @@ def test_a_short_schedule_takes_the_first_of_the_codes_step_sizes():
 def test_flow_models_end_at_the_shifted_time():
     sampling = video.model("Wan").get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", 10)
-    assert len(levels(sigmas, sampling, PAPER)) in (6, 7)
+    found = levels(sigmas, sampling, PAPER)
+    assert found == sigmas[:7].tolist() and found[-1] == pytest.approx(8 * 0.4 / (1 + 7 * 0.4))  # times 1, 0.9, .. 0.4 by Wan's shift of 8
 
 
 def test_step_size_0_changes_nothing_and_a_mask_keeps_to_the_bit():
