@@ -144,8 +144,16 @@ class AnchorImageSearch(Node):
             images = vae.decode(latents)
             return images.flatten(0, 1) if images.ndim == 5 else images
 
-        found = search(sample, lambda latents: reward_model.scores(pictures(latents), prompt, SEARCH), z, steps, cuts, drop, SEARCH)
-        last = [found.scores.get(i, float("nan")) for i in range(total)]
-        text = (f"image {found.index + 1} of {total}; {found.calls} model calls of one candidate, {found.calls / total:.2f} times the batch's (all to the end: {steps})\n"
-                + "\n".join(f"image {i + 1}: {score:.4f}" for i, score in enumerate(last)))
-        return io.NodeOutput(pictures(found.latent), {"samples": found.latent}, found.index, text)
+        def score(rows, latents):
+            images = pictures(latents)
+            shown.update(zip(rows, images.split(1)))
+            return reward_model.scores(images, prompt, SEARCH)
+
+        shown = {}  # each candidate as it was last scored
+        found = search(sample, score, z, steps, cuts, drop, SEARCH)
+        best = pictures(found.latent)
+        shown[found.index] = best
+        lines = [f"image {i + 1}: {found.scores.get(i, float('nan')):.4f}" for i in range(total)]
+        text = "\n".join((f"image {found.index + 1} of {total}; {found.calls} model calls of one candidate, {found.calls / total:.2f} times the batch's (all to the end: {steps})", *lines))
+        labels = [f"best, {line}" if i == found.index else line for i, line in enumerate(lines)]
+        return io.NodeOutput(best, {"samples": found.latent}, found.index, text, ui=ui.PreviewImage(contact_sheet([shown[i] for i in range(total)], labels), cls=cls))

@@ -35,7 +35,7 @@ class Found:
 
 
 def search(sample: Callable, score: Callable, latents: torch.Tensor, steps: int, cuts: list[int], drop: float, who: str) -> Found:
-    """sample(rows, latents, begin, end) -> (latents, denoised predictions) of the candidates `rows` over the steps begin..end - 1; score(latents) -> scores.
+    """sample(rows, latents, begin, end) -> (latents, denoised predictions) of the candidates `rows` over the steps begin..end - 1; score(rows, latents) -> their scores.
 
     cuts: after so many steps the worst share `drop` in [0, 1) of those left is dropped, at least one stays. Without cuts every candidate is sampled to the end
     and scored there. A candidate that is alone is sampled to the end unscored.
@@ -47,13 +47,13 @@ def search(sample: Callable, score: Callable, latents: torch.Tensor, steps: int,
         latents, denoised = sample(rows, latents, begin, end)
         calls, begin = calls + len(rows) * (end - begin), end
         if end < steps:
-            found = score(denoised)
+            found = score(rows, denoised)
             scores |= dict(zip(rows, found.tolist()))
             stay = sorted(ranking(found, who)[:max(1, len(rows) - int(drop * len(rows)))])
             rows, latents = [rows[i] for i in stay], latents[stay]
     best = 0
     if len(rows) > 1 or not scores:
-        found = score(latents)
+        found = score(rows, latents)
         scores |= dict(zip(rows, found.tolist()))
         best = ranking(found, who)[0]
     return Found(rows[best], latents[best:best + 1], rows, scores, calls)

@@ -7,7 +7,7 @@ ADAPTER, REWARD, SPARSE = (f"firstframe_test_{name}.safetensors" for name in ("a
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
          "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN), "FF_I2VAdapterLoader": ("i2v_adapter", I2V),
          "FF_ContentAdapterLoader": ("content_adapter", CONTENT), "CLIPVisionLoader": ("clip_name", VISION), "LoadVideo": ("file", "example_outlines.mp4"),
-         "FF_RewardModelLoader": ("reward_model", REWARD)}  # their widgets
+         "FF_RewardModelLoader": ("reward_model", REWARD), "FF_SparseCtrlLoader": ("sparse_ctrl", SPARSE)}  # their widgets
 PROMPT = "a red circle on a blue background"
 
 LOADERS = {

@@ -12,12 +12,20 @@ TEMPLATES = [
     pilife.alone, pilife.with_lora_and_controlnet,
     i2v_zero.pan,
     animatediff.text, animatediff.camera, animatediff.long,
-    i4vgen.chosen, i4vgen.own_picture,
+    i4vgen.chosen, i4vgen.own_picture, i4vgen.first_frame_kept, i4vgen.sparse_ctrl, i4vgen.wan,
 ]
+# Those whose models the demo has no small ones of have no twin; the picture is the other's.
+WITHOUT_TWIN = {i4vgen.sparse_ctrl: i4vgen.first_frame_kept, i4vgen.wan: i4vgen.chosen}
 
 
 def graphs(demo: bool) -> dict[str, Graph]:
     """By file name without its ending. The number is for the reader: the page shows templates in the order in which the file
     system lists them, by name on some and at random on others."""
-    found = (template(Kit(demo)) for template in TEMPLATES)
-    return {f"{i:02} {graph.name}": graph for i, graph in enumerate(found, 1)}
+    found = {i: template(Kit(demo)) for i, template in enumerate(TEMPLATES, 1) if not (demo and template in WITHOUT_TWIN)}
+    return {f"{i:02} {graph.name}": graph for i, graph in found.items()}
+
+
+def pictured() -> dict[str, str]:
+    """{template: the twin whose clip is its picture}, by file name without its ending."""
+    names = dict(zip(TEMPLATES, graphs(demo=False), strict=True))
+    return {name: names[WITHOUT_TWIN.get(template, template)] for template, name in names.items()}

@@ -17,7 +17,7 @@ class Kit:
         vae = Node("VAELoader", {"vae_name": files.DEMO_VAE}) if demo else checkpoint
         self.loaders = [checkpoint]
         self.last = [vae] if demo else []
-        self.model, self.clip, self.vae = checkpoint["MODEL"], checkpoint["CLIP"], vae["VAE"]
+        self.model, self.clip, self.vae, self.fps = checkpoint["MODEL"], checkpoint["CLIP"], vae["VAE"], FPS
 
     def __call__(self, user, demo):
         return demo if self.demo else user
@@ -25,6 +25,12 @@ class Kit:
     def choose(self, checkpoint: str, size: int) -> None:
         """For users, another checkpoint and the pixels of its pictures' sides."""
         self.loaders[0].inputs["ckpt_name"], self.size = self(checkpoint, files.DEMO), self(size, self.size)
+
+    def parts(self, model: str, clip: str, kind: str, vae: str, fps: float) -> None:
+        """A model that comes as three files, instead of a checkpoint; kind: of its text encoder, as Load CLIP calls it."""
+        unet, text = Node("UNETLoader", {"unet_name": model}), Node("CLIPLoader", {"clip_name": clip, "type": kind})
+        self.loaders, self.last = [unet, text], [Node("VAELoader", {"vae_name": vae})]
+        self.model, self.clip, self.vae, self.fps = unet["MODEL"], text["CLIP"], self.last[0]["VAE"], fps
 
     @property
     def load(self) -> list:
@@ -53,9 +59,10 @@ class Kit:
 
     def graph(self, name: str, columns: list, images: Output, *, about: str, change: list[str], more: str = "") -> Graph:
         """columns: those between "Load" and "Save". The note: what it does, the files, what to change first, more."""
-        columns = [[Group("Load", self.load)], *columns, [Group("Save", save(name, images))]]
+        columns = [[Group("Load", self.load)], *columns, [Group("Save", save(name, images, self.fps))]]
         found = filter(None, (files.file_of(node) for column in columns for group in column for node in group.nodes))
-        whose = self("The VAE is the checkpoint's own.", "These are the demo's own tiny models: they draw a shape or two on a background. `./scripts/demo` puts them in place.")
+        whose = self("" if self.last else "The VAE is the checkpoint's own.",
+                     "These are the demo's own tiny models: they draw a shape or two on a background. `./scripts/demo` puts them in place.")
         note = [f"## {name}", about, "### Model files", "\n".join(file.line for file in found), whose,
                 "### What to change first", "\n".join(f"{i}. {text}" for i, text in enumerate(change, 1)), more]
         return Graph(name, "\n\n".join(filter(None, note)), columns)
@@ -69,8 +76,8 @@ class Kit:
         return "**Prompt**: what is to be seen, and how it moves." + self("", " " + WORLD)
 
 
-def save(name: str, images: Output) -> list[Node]:
+def save(name: str, images: Output, fps: float) -> list[Node]:
     prefix = f"FirstFrame/{name.split(' (')[0]}"
-    video = Node("CreateVideo", {"images": images, "fps": FPS})
-    return [Node("SaveAnimatedWEBP", {"images": images, "filename_prefix": prefix, "fps": FPS, "lossless": True}), video,
+    video = Node("CreateVideo", {"images": images, "fps": fps})
+    return [Node("SaveAnimatedWEBP", {"images": images, "filename_prefix": prefix, "fps": fps, "lossless": True}), video,
             Node("SaveVideo", {"video": video["VIDEO"], "filename_prefix": prefix, "format": "mp4", "codec": "h264"})]

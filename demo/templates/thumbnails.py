@@ -1,6 +1,6 @@
 """Pictures of the templates, from the demo's own models:  python demo/run.py templates.thumbnails [NUMBER ...]
 
-Each template's twin is run. Four frames of its clip become the square .jpg beside the template, which the host's template
+Each template's twin is run (of those without one, another's). Four frames of its clip become the square .jpg beside the template, which the host's template
 browser shows; the whole clip of the first one, beside its picture, becomes the README's docs/clip.webp.
 """
 import argparse
@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..cli import outputs, server, workflow
 from ..cli.command import PICTURE
-from . import graphs
+from . import pictured
 from .write import FOLDERS
 
 SIDE, GAP = 400, 4
@@ -42,10 +42,10 @@ def main(argv: list[str]) -> int:
     chosen = parser.parse_args(argv).number
     with server.Server() as host:
         info, image = host.object_info(), host.upload_image(PICTURE)
-        for number, name in enumerate(graphs(demo=True), 1):
+        for number, (name, twin) in enumerate(pictured().items(), 1):
             if chosen and number not in chosen:
                 continue
-            ui = workflow.load(FOLDERS[True] / f"{name}.json")
+            ui = workflow.load(FOLDERS[True] / f"{twin}.json")
             graph = workflow.to_api(workflow.set_values(ui, info, image=image if workflow.takes_picture(ui) else None), info)
             node, record = outputs.saved(host.run(graph), ".webp")[0]
             fps = graph[node]["inputs"]["fps"]

@@ -7,7 +7,8 @@ import urllib.parse
 import pytest
 from firstframe.demo.cli import outputs, workflow
 from firstframe.demo.cli.server import PACK
-from firstframe.tests import graphs, workflows
+from firstframe.demo.templates import files
+from firstframe.tests import workflows
 from firstframe.tests.browser import chromium
 
 if not chromium.find():
@@ -62,8 +63,8 @@ def test_it_opens_whole(page, path):
     ui = workflow.load(path)
     open_file(page, ui, path.name)
     assert page.evaluate("app.graph.nodes.filter(n => !LiteGraph.registered_node_types[n.type]).map(n => n.type)") == []
-    files = [n["widgets_values"][0] for n in ui["nodes"] if n["type"] in graphs.FILES and workflow.runs(n)]
-    missing = f"{files[0]} is missing" if len(files) == 1 else f"{len(files)} errors found"
+    named = [n["widgets_values"][0] for n in ui["nodes"] if n["type"] in (*files.LOADERS, "LoadVideo") and workflow.runs(n)]
+    missing = f"{named[0]} is missing" if len(named) == 1 else f"{len(named)} errors found"
     expected = missing if path in workflows.FOR_USERS else None  # the demo's server has none of SD1.5's files
     assert [text for text in complaints(page) if not (expected and text.startswith(expected))] == []
     again = page.evaluate("app.graph.serialize()")

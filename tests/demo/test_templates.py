@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 from firstframe.demo.cli import workflow
-from firstframe.demo.templates import files, graphs, layout, schema, thumbnails, ui
+from firstframe.demo.templates import files, graphs, layout, pictured, schema, thumbnails, ui
 from firstframe.demo.templates.graph import Graph, Group, Node
 from firstframe.demo.world.judge import judge
 from firstframe.tests import workflows
@@ -108,13 +108,20 @@ def overlap(a: layout.Box, b: layout.Box) -> bool:
 
 
 def test_every_template_has_its_twin_and_the_best_comes_first():
-    assert [p.stem for p in workflows.FOR_USERS] == [p.stem for p in workflows.FOR_DEMO] == list(graphs(demo=False)) == list(graphs(demo=True))
+    assert [p.stem for p in workflows.FOR_USERS] == list(graphs(demo=False)) == list(pictured())
+    assert [p.stem for p in workflows.FOR_DEMO] == list(graphs(demo=True)) == [stem for stem, twin in pictured().items() if stem == twin]
     assert workflows.FOR_USERS[0].stem == "01 Picture to video, moves as the prompt says (I2V-Adapter)"
-    for user, demo in zip(workflows.FOR_USERS, workflows.FOR_DEMO):  # the twin has its VAE, a LoRA with its motion module, and its CLIP pair for a reward model
+    for demo in workflows.FOR_DEMO:  # the twin has its VAE, a LoRA with its motion module, and its CLIP pair for a reward model
+        user, = (path for path in workflows.FOR_USERS if path.stem == demo.stem)
         kinds = [sorted(n["type"] for n in workflow.load(p)["nodes"] if n["type"] not in ("VAELoader", "LoraLoader")) for p in (user, demo)]
         if "FF_RewardModelLoader" in kinds[0]:
             kinds[0] = sorted([*(kind for kind in kinds[0] if kind != "FF_RewardModelLoader"), "FF_CLIPScore", "CLIPVisionLoader"])
         assert kinds[0] == kinds[1]
+
+
+def test_what_has_no_twin_is_pictured_by_another():
+    without = {stem: twin for stem, twin in pictured().items() if stem != twin}
+    assert without and all("I4VGen" in stem and twin in graphs(demo=True) for stem, twin in without.items())
 
 
 @every_file

@@ -1,9 +1,12 @@
 """I4VGen's first stage on the real server, with the demo's CLIP pair as the reward: choosing among a batch, and the search."""
+import io
+
 import pytest
 import torch
 from firstframe.tests import graphs
 from firstframe.tests import tiny_models as tiny
 from firstframe.tests.host.test_frame_similarity import latents
+from PIL import Image
 from safetensors.torch import load_file
 
 
@@ -35,6 +38,13 @@ def test_the_best_latent_is_the_one_of_the_highest_score(host, everything):
 def test_the_sheet_is_on_the_node(host):
     shown = host.run({k: v for k, v in graphs.selected().items() if k != "save"} | {"see": {"class_type": "PreviewImage", "inputs": {"images": ["select", 3]}}})
     assert len(shown["see"]["images"]) == 2 and len(shown["select"]["images"]) == 1  # the two best, and the sheet
+
+
+def test_the_searchs_sheet_is_on_its_node(host):
+    shown = host.run(graphs.searched() | {"see": {"class_type": "PreviewImage", "inputs": {"images": ["search", 0]}}})
+    assert len(shown["see"]["images"]) == len(shown["search"]["images"]) == 1
+    with Image.open(io.BytesIO(host.fetch(shown["search"]["images"][0]))) as sheet:
+        assert sheet.size == (2 * 262, 2 * 282)  # four candidates
 
 
 def test_off_the_search_is_sampler_and_choice(host, everything):

@@ -2,9 +2,10 @@
 import pytest
 import torch
 from firstframe.demo.cli.server import PACK
-from firstframe.tests import graphs
+from firstframe.tests import graphs, sparse_files
 from firstframe.tests import tiny_models as tiny
 from firstframe.tests.host.test_frame_similarity import latents
+from safetensors.torch import save_file
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +57,27 @@ def test_a_motion_module_at_frames_1_draws_single_pictures_by_its_own_schedule(h
     pictures = drawn(3, frames=1)
     assert tiny.difference(drawn(1, frames=1), pictures[:1]) < 1e-5 and not torch.allclose(drawn(3), pictures, atol=1e-2)
     assert torch.equal(drawn(3, frames=1, beta_schedule="keep"), latents(host, graphs.plain(3))) and not torch.equal(pictures, latents(host, graphs.plain(3)))
+
+
+def test_on_the_i2v_adapters_model_frame_1_stays_the_picture(host, picture):
+    graph = graphs.animated(picture)
+    graph |= {k: node for k, node in graphs.i2v_adapter(picture, graphs.I2V).items() if k in ("module", "motion", "adapter", "i2v")}
+    graph["sample"]["inputs"]["model"] = ["i2v", 0]
+    kept, first = latents(host, graph), latents(host, graphs.plain(1) | {k: graph[k] for k in ("picture", "encode")}, "encode")
+    assert tiny.difference(kept[:1], first) < 1e-5 and all(tiny.difference(frame[None], first) > 0.01 for frame in kept[1:])
+    graph["sample"]["inputs"]["model"] = ["motion", 0]
+    free = latents(host, graph)
+    assert tiny.difference(free[:1], first) > 0.01 and not torch.allclose(free[1:], kept[1:], atol=1e-3)
+
+
+def test_sparse_ctrl_guides_it(host, picture):
+    save_file(sparse_files.model("rgb", tiny.SHAPES["demo"][1]), host.base / "models" / "controlnet" / graphs.SPARSE)
+    graph = graphs.animated(picture)
+    graph |= {k: node for k, node in graphs.sparse_ctrl(picture, frame_numbers="0").items() if k in ("module", "motion", "sparse", "control")}
+    graph["sample"]["inputs"]["model"] = ["motion", 0]
+    without = latents(host, graph)
+    graph["sample"]["inputs"] |= {"positive": ["control", 0], "negative": ["control", 1]}
+    guided = latents(host, graph)
+    assert torch.isfinite(guided).all() and not torch.allclose(guided, without, atol=1e-3) and torch.equal(guided, latents(host, graph))
+    graph["control"]["inputs"]["strength"] = 0.0
+    assert torch.equal(latents(host, graph), without)

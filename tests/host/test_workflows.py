@@ -4,15 +4,25 @@ from urllib.parse import quote
 import pytest
 from firstframe.demo.cli import outputs, workflow
 from firstframe.demo.templates import write
-from firstframe.tests import workflows
+from firstframe.tests import graphs, sparse_files, tiny_models, workflows
 from PIL import Image
+from safetensors.torch import save_file
 
 NUMBERS = {"INT": int, "FLOAT": (int, float)}
 PLAIN = {"STRING": str, "BOOLEAN": bool, **NUMBERS}
 FILES = {"CheckpointLoaderSimple": "checkpoints", "VAELoader": "vae", "LoraLoader": "loras", "ControlNetLoader": "controlnet",
          "FF_MotionModuleLoader": "animatediff_models", "FF_MotionLoraLoader": "animatediff_motion_lora", "FF_I2VAdapterLoader": "i2v_adapter",
-         "FF_ContentAdapterLoader": "ipadapter", "CLIPVisionLoader": "clip_vision", "FF_RewardModelLoader": "reward_models"}  # their choices are the user's files
+         "FF_ContentAdapterLoader": "ipadapter", "CLIPVisionLoader": "clip_vision", "FF_RewardModelLoader": "reward_models", "FF_SparseCtrlLoader": "controlnet",
+         "UNETLoader": "diffusion_models", "CLIPLoader": "text_encoders"}  # their choices are the user's files
 every_workflow = pytest.mark.parametrize("path", workflows.ALL, ids=workflows.name)
+every_one_on_demo_models = pytest.mark.parametrize("path", workflows.ON_DEMO_MODELS, ids=workflows.name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sparse_ctrl(host, dynamic_host):
+    """One with random weights: the demo has none."""
+    for server in (host, dynamic_host):
+        save_file(sparse_files.model("rgb", tiny_models.SHAPES["demo"][1]), server.base / "models" / "controlnet" / graphs.SPARSE)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +104,7 @@ def run(host, graph):
     return data, outputs.read_webp(data, graph[node]["inputs"]["fps"])[0], outputs.read_video(host.fetch(mp4))[0]
 
 
-@every_workflow
+@every_one_on_demo_models
 def test_it_saves_a_video_and_the_same_seed_gives_the_same_bits(path, host, info, image):
     graph = workflows.small_graph(path, info, image)
     data, frames, video = run(host, graph)
@@ -112,7 +122,7 @@ def test_it_saves_a_video_and_the_same_seed_gives_the_same_bits(path, host, info
 LORAS = ("LoraLoader", "FF_MotionLoraLoader")  # on large weights they need the card's own pages
 
 
-@every_workflow
+@every_one_on_demo_models
 def test_in_the_hosts_dynamic_mode_it_gives_the_same_bits(path, host, dynamic_host, info, image):
     dynamic_host.upload_image(workflows.PICTURE)
     graph = workflows.small_graph(path, info, image)

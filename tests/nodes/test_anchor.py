@@ -1,12 +1,16 @@
-"""Select Anchor Image on lists of sizes, with a reward whose scores are known; the contact sheet."""
+"""Select Anchor Image on lists of sizes and Search Anchor Image on video models, with a reward whose scores are known; the contact sheet."""
+import comfy.sample
+import comfy.samplers
 import pytest
 import torch
 from comfy_execution.graph import ExecutionBlocker
 from firstframe.networks.reward import RewardModel
-from firstframe.nodes.anchor import latent_of
+from firstframe.nodes.anchor import AnchorImageSearch, latent_of
 from firstframe.nodes.contact_sheet import contact_sheet
 from firstframe.nodes.inputs import WIRES
 from firstframe.samplers.anchor_search import ranking
+from firstframe.tests import tiny_models as tiny
+from firstframe.tests import video_models as video
 
 
 class Brightness(RewardModel):
@@ -47,3 +51,33 @@ def test_the_sheet_holds_every_picture_in_order():
     assert sheet.shape == (1, 2 * 282, 2 * 262, 3) and 0 <= sheet.min() and sheet.max() <= 1
     seen = [sheet[0, y, x, 0].item() for x, y in ((4, 4), (262 + 4, 4), (4, 282 + 4))]
     assert seen == pytest.approx([0.2, 0.4, 0.8], abs=0.01) and (sheet[0, 258:276, :256] < 0.5).any()  # a label
+
+
+class Seed(int):
+    """A NOISE, as RandomNoise makes it."""
+    seed = property(int)
+
+    def generate_noise(self, latent):
+        return comfy.sample.prepare_noise(latent["samples"], self)
+
+
+@pytest.mark.parametrize("kind", ["Wan", "LTX"])
+@torch.inference_mode()
+def test_the_search_on_a_video_models_single_frames(kind):
+    m, vae = video.model(kind), video.vae(kind)
+    guider = comfy.samplers.CFGGuider(m)
+    guider.set_conds(video.conditioning(1), video.conditioning(2))
+    guider.set_cfg(3.0)
+    sampler, sigmas = comfy.samplers.sampler_object("euler"), comfy.samplers.calculate_sigmas(m.get_model_object("model_sampling"), "simple", 4)
+    empty = {"samples": torch.zeros_like(video.latent(m, frames=1)).repeat(3, 1, 1, 1, 1)}
+
+    def found(halve_after):
+        return AnchorImageSearch.execute(Seed(5), guider, sampler, sigmas, empty, vae, Brightness(), "p", halve_after, 0.5).result
+
+    image, latent, index, said = found("")
+    every = guider.sample(Seed(5).generate_noise(empty), empty["samples"], sampler, sigmas, seed=5)
+    pictures = vae.decode(every).flatten(0, 1)
+    assert index == int(pictures.mean((1, 2, 3)).argmax()) and torch.equal(latent["samples"], every[index:index + 1])
+    assert tiny.difference(image, pictures[index:index + 1]) < 1e-4 and said.startswith(f"image {index + 1} of 3; 12 model calls")
+    image, latent, index, said = found("2")
+    assert said.startswith(f"image {index + 1} of 3; 10 model calls") and tiny.difference(latent["samples"], every[index:index + 1]) < 1e-4

@@ -29,7 +29,8 @@ class Run:
         self.seen.append((rows, begin, end))
         return latents + (end - begin), latents + 100
 
-    def score(self, latents):
+    def score(self, rows, latents):
+        assert len(rows) == len(latents)
         self.scored.append(len(latents))
         return self.scores(latents.flatten())
 
