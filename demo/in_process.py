@@ -52,10 +52,11 @@ def encode(clip, texts) -> list:
     return [[torch.cat([c for c, _ in one]), one[0][1]]]
 
 
-def ksampler(model, latent: dict, positive, negative, *, seed: int, steps: int, cfg: float, sampler="euler", scheduler="normal", denoise=1.0) -> torch.Tensor:
-    """What the KSampler node computes."""
+def ksampler(model, latent: dict, positive, negative, *, seed: int, steps: int, cfg: float, sampler="euler", scheduler="normal", denoise=1.0, noise=None,
+             callback=None) -> torch.Tensor:
+    """What the KSampler node computes. noise: instead of the seed's; callback: of the host, (step, denoised, x, steps)."""
     import comfy.sample
     z = latent["samples"]
-    noise = comfy.sample.prepare_noise(z, seed)
+    noise = comfy.sample.prepare_noise(z, seed) if noise is None else noise
     return comfy.sample.sample(model, noise, steps, cfg, sampler, scheduler, positive, negative, z, denoise=denoise,
-                               noise_mask=latent.get("noise_mask"), disable_pbar=True, seed=seed)
+                               noise_mask=latent.get("noise_mask"), callback=callback, disable_pbar=True, seed=seed)
