@@ -1,0 +1,57 @@
+"""DynamiCrafter's and VideoCrafter's UNet as a model of the host: what goes into its calls, and its noise schedule.
+
+The classes are ours alone: nothing is added to the host's list of models, so that other loaders go on as before.
+"""
+from functools import partial
+
+import comfy.conds
+import comfy.model_base
+import comfy.supported_models
+import comfy.utils
+import torch
+from comfy.model_base import ModelType
+
+from ..samplers.dynamic_rescale import DynamicRescale
+from .lvdm_unet import Layout, LvdmUNet
+
+IMAGE_TOKENS, FPS, CONCAT = "image_tokens", "fps", "concat_latent_image"  # in a CONDITIONING's options
+
+
+class LvdmModel(comfy.model_base.BaseModel):
+    """Frames along the batch. A CONDITIONING brings image_tokens [1,m,D]; fps, a number; concat_latent_image [1 or F,4,h,w], in the space of LATENTs."""
+
+    def __init__(self, model_config, layout: Layout, model_type=ModelType.EPS, device=None):
+        super().__init__(model_config, model_type, device, partial(LvdmUNet, layout))
+        if "rescale_base" in model_config.sampling_settings:
+            self.model_sampling = DynamicRescale(model_config)
+
+    def extra_conds(self, **kwargs):
+        found, noise = super().extra_conds(**kwargs), kwargs["noise"]
+        if self.diffusion_model.in_channels > noise.shape[1]:
+            z = kwargs.get(CONCAT)
+            z = torch.zeros_like(noise) if z is None else self.process_latent_in(z)
+            if z.shape[-2:] != noise.shape[-2:]:
+                z = comfy.utils.common_upscale(z, noise.shape[-1], noise.shape[-2], "bilinear", "center")
+            found["c_concat"] = comfy.conds.CONDNoiseShape(comfy.utils.resize_to_batch_size(z, noise.shape[0]))
+        if (tokens := kwargs.get(IMAGE_TOKENS)) is not None:
+            found[IMAGE_TOKENS] = comfy.conds.CONDRegular(tokens)
+        if (fps := kwargs.get(FPS)) is not None:
+            found[FPS] = comfy.conds.CONDRegular(torch.tensor([float(fps)]))
+        return found
+
+
+class LvdmConfig(comfy.supported_models.SD20):
+    """Of a model of that layout. unet_config: the host's, of the spatial part; rescale_base: of velocity models with zero terminal SNR, None for those that predict noise."""
+
+    def __init__(self, unet_config: dict, layout: Layout, rescale_base: float | None = None):
+        super().__init__(unet_config)
+        self.unet_config |= {key: unet_config[key] for key in self.unet_extra_config.keys() & unet_config.keys()}
+        self.layout = layout
+        if rescale_base is not None:
+            self.sampling_settings |= {"rescale_base": rescale_base, "zsnr": True}
+
+    def model_type(self, state_dict, prefix=""):
+        return ModelType.V_PREDICTION if "rescale_base" in self.sampling_settings else ModelType.EPS
+
+    def get_model(self, state_dict, prefix="", device=None):
+        return LvdmModel(self, self.layout, self.model_type(state_dict, prefix), device)
