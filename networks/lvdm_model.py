@@ -6,12 +6,15 @@ from functools import partial
 
 import comfy.conds
 import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
 import comfy.supported_models
 import comfy.utils
 import torch
 from comfy.model_base import ModelType
 
 from ..samplers.dynamic_rescale import DynamicRescale
+from .lvdm_files import AUTO, Contents, look
 from .lvdm_unet import Layout, LvdmUNet
 
 IMAGE_TOKENS, FPS, CONCAT = "image_tokens", "fps", "concat_latent_image"  # in a CONDITIONING's options
@@ -55,3 +58,24 @@ class LvdmConfig(comfy.supported_models.SD20):
 
     def get_model(self, state_dict, prefix="", device=None):
         return LvdmModel(self, self.layout, self.model_type(state_dict, prefix), device)
+
+
+def in_patcher(unet: dict, config: dict, layout: Layout, rescale_base: float | None, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The model with these weights (under LvdmUNet's names) in the host's patcher, in the precision that the host chooses, not yet on the card."""
+    device, parameters = comfy.model_management.get_torch_device(), sum(v.numel() for v in unet.values())
+    made = LvdmConfig(config, layout, rescale_base)
+    dtype = comfy.model_management.unet_dtype(model_params=parameters, supported_dtypes=made.supported_inference_dtypes, weight_dtype=comfy.utils.weight_dtype(unet))
+    made.set_inference_dtype(dtype, comfy.model_management.unet_manual_cast(dtype, device, made.supported_inference_dtypes), device=device)
+    model = made.get_model({}, device=comfy.model_management.unet_inital_load_device(parameters, dtype))
+    kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = kind(model, load_device=device, offload_device=comfy.model_management.unet_offload_device())
+    model.load_model_weights(dict(unet), assign=patcher.is_dynamic())
+    return patcher
+
+
+def from_file(source, name: str, chosen: str = AUTO, contents: Contents | None = None, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """The file's UNet. source(): its tensors, each time that the host needs another copy (another device, one outside dynamic VRAM); contents: what `look` found in them."""
+    found = contents or look(source(), name, chosen)
+    patcher = in_patcher(found.unet, found.config, found.layout, found.version.base, disable_dynamic)
+    patcher.cached_patcher_init = (from_file, (source, name, chosen))
+    return patcher

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
+from comfy.ops import cast_to_input
 from torch import nn
 
 from ..attention_patches import dual_cross, inserted_layers
@@ -124,7 +125,7 @@ class LvdmUNet(UNetModel):
             if of_frames:
                 k, v = (t.unflatten(1, (f, TOKENS)).flatten(0, 1) for t in (k, v))
             out = dual_cross.image_attention(q, k, v, layers[place], options)
-            return out if net.alpha is None else out * (net.alpha.to(q).tanh() + 1)
+            return out if net.alpha is None else out * (cast_to_input(net.alpha, q).tanh() + 1)
         return add
 
 

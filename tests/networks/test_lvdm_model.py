@@ -1,12 +1,15 @@
 """A small DynamiCrafter through the host's patcher, guider and samplers: what its calls get, in whatever pieces they come."""
-import comfy.model_patcher
+import comfy.cli_args
+import comfy.model_management
 import comfy.sample
 import pytest
 import torch
-from firstframe.networks.lvdm_model import LvdmConfig
+from firstframe.networks.lvdm_model import LvdmConfig, from_file, in_patcher
 from firstframe.networks.lvdm_unet import as_ours, layout_of
 from firstframe.samplers.dynamic_rescale import DynamicRescale
 from firstframe.tests import tiny_models as tiny
+from firstframe.tests.dynamic_mode import dynamic_mode
+from firstframe.tests.networks.test_lvdm_files import published
 from firstframe.tests.networks.test_lvdm_unet import CONFIG, FILE
 from safetensors.torch import load_file
 
@@ -16,11 +19,7 @@ F = 4
 
 def model(rescale_base=None):
     sd = as_ours({k.removeprefix("w.model.diffusion_model."): v.float() for k, v in G.items() if k.startswith("w.")})
-    config = LvdmConfig(CONFIG, layout_of(sd, head=16), rescale_base)
-    config.set_inference_dtype(torch.float32, None)
-    patcher = comfy.model_patcher.CoreModelPatcher(config.get_model({}, device=tiny.CPU), load_device=tiny.CPU, offload_device=tiny.CPU)
-    patcher.model.load_model_weights(sd, assign=patcher.is_dynamic())
-    return patcher
+    return in_patcher(sd, CONFIG, layout_of(sd, head=16), rescale_base)
 
 
 def said(row: int, **options) -> list:
@@ -72,3 +71,44 @@ def test_its_noise_schedule(base):
 def test_no_class_of_the_host_is_touched():
     import comfy.supported_models
     assert LvdmConfig not in comfy.supported_models.models
+
+
+def of_file(version: str, dtype=torch.float32):
+    """A fifth of the width, in the published format, with weights that leave numbers of ordinary size."""
+    generator = torch.Generator().manual_seed(5)
+    sd = {k: (torch.randn(v.shape, generator=generator) / max(1, v.shape[1:].numel() if v.ndim else 1) ** 0.5).to(dtype) for k, v in published(version).items() if not k.startswith("scale")}
+    return from_file(lambda: sd | {"scale_arr": torch.full((1400,), 0.7)} if version != "256" else sd, "f")
+
+
+def clip_of(m) -> torch.Tensor:
+    """Two frames, with tokens for each."""
+    noise, generator = tiny.latents(2, 8, seed=4), torch.Generator().manual_seed(6)
+    text, tokens = torch.randn(1, 77, 1024, generator=generator), torch.randn(1, 32, 1024, generator=generator)
+    cond = [[text, {"image_tokens": tokens, "fps": 24, "concat_latent_image": tiny.latents(1, 8)}]]
+    return comfy.sample.sample(m, noise, 2, 1.0, "euler", "normal", cond, cond, torch.zeros_like(noise), disable_pbar=True, seed=1)
+
+
+@pytest.mark.parametrize("version", ["256", "512"])
+def test_the_same_bits_in_dynamic_mode_and_with_little_memory(version, monkeypatch):
+    expected = clip_of(of_file(version))
+    with dynamic_mode():
+        m = of_file(version)
+        assert m.is_dynamic() and torch.equal(clip_of(m), expected)
+    comfy.model_management.unload_all_models()
+    monkeypatch.setattr(comfy.model_management, "vram_state", comfy.model_management.VRAMState.NO_VRAM)
+    monkeypatch.setattr(comfy.model_management, "is_device_cpu", lambda device: False)  # on a CPU the host sees no need to save memory
+    assert torch.equal(clip_of(of_file(version)), expected)
+
+
+def test_another_copy_is_read_again():
+    m = of_file("512")
+    function, args = m.cached_patcher_init
+    assert torch.equal(clip_of(function(*args, disable_dynamic=True)), clip_of(m))
+
+
+@pytest.mark.parametrize("option, dtype, most", [("fp8_e4m3fn_unet", torch.float8_e4m3fn, 0.3), ("bf16_unet", torch.bfloat16, 0.03)])
+def test_other_precisions(option, dtype, most, monkeypatch):
+    expected = clip_of(of_file("256"))
+    monkeypatch.setattr(comfy.cli_args.args, option, True)
+    coarse = of_file("256")
+    assert {p.dtype for p in coarse.model.diffusion_model.parameters()} == {dtype} and 0 < tiny.difference(clip_of(coarse), expected) < most
