@@ -34,7 +34,7 @@ ITERATIONS = int(0.6 * STEPS) + 1  # of NI-VSDS, as the authors' code has it
 DEFAULT = ((4, 8, 12, 16), 0.5)
 SEARCHES = {"off": ((), 0.0), "4, 8, 12, 16": DEFAULT, "8, 12, 16": ((8, 12, 16), 0.5), "8, 16": ((8, 16), 0.5), "4, 8": ((4, 8), 0.5), "4, 8, drop 0.75": ((4, 8), 0.75)}
 SCORED = sorted({cut for cuts, _ in SEARCHES.values() for cut in cuts})
-PLAIN, ANY, STILL, FULL = "plain", "without selection", "without NI-VSDS", "full"
+PLAIN, ANY, STILL, FULL = STAGES = "plain", "without selection", "without NI-VSDS", "full"
 
 
 def reward():
@@ -137,23 +137,20 @@ def stages(pipeline: Pipeline, s: scene.Scene, seed: int, latents: torch.Tensor,
 
 def main(argv: list[str]) -> int:
     n, sheet = report.arguments(argv, 100)
-    pipeline, shown, few, anchors = Pipeline(), [], -(-n // 5), {}
+    pipeline, shown, few = Pipeline(), [], -(-n // 5)
 
     @torch.inference_mode()
-    def searched(seed: int) -> dict:
+    def measure(seed: int) -> dict:
         s = motion.scene_of(seed)
-        latents, scores = anchors[seed] = pipeline.candidates(s.caption(), seed)
-        return found_by(s, scores, pipeline.vae.decode(latents).numpy())
-
-    def staged(seed: int) -> dict:
-        s = motion.scene_of(seed)
-        clips = stages(pipeline, s, seed, *anchors[seed])
+        latents, scores = pipeline.candidates(s.caption(), seed)
+        rows = found_by(s, scores, pipeline.vae.decode(latents).numpy())
+        clips = stages(pipeline, s, seed, latents, scores) if seed < few else {}
         shown.extend((f"{name}: {s.caption()}", clip[::2]) for name, (clip, _) in clips.items() if seed < 4)
-        return {name: compare(pipeline, s, clip, units) for name, (clip, units) in clips.items()}
+        return rows | {name: compare(pipeline, s, clip, units) for name, (clip, units) in clips.items()}
 
-    print(report.report(f"search, {n} prompts", report.collect(n, searched)))
-    rows = report.collect(few, staged)
-    print(report.report(f"\nI4VGen, {few} prompts", rows, [(FULL, name) for name in rows if name != FULL]))
+    rows = report.collect(n, measure)
+    print(report.report(f"search, {n} prompts", {name: found for name, found in rows.items() if name not in STAGES}))
+    print(report.report(f"\nI4VGen, {few} prompts", {name: rows[name] for name in STAGES}, [(FULL, name) for name in STAGES if name != FULL]))
     if sheet:
         outputs.save_clips(shown, sheet)
     return 0
