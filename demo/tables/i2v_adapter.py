@@ -105,9 +105,9 @@ def main(argv: list[str]) -> int:
 
     rows = report.collect(pictures, measure)
     print(report.report(f"I2V-Adapter, {pictures} pictures", {name: rows[name] for name in (*PARTS, PCFA)}, [(FULL, name) for name in PARTS if name != FULL]))
-    print(report.report(f"\nFrame Similarity Prior, {few} pictures", {f"t0 {T0}, p {P}": rows[FULL][:few], **{name: rows[name] for name in PRIOR}}))
+    print("\n" + report.report(f"Frame Similarity Prior, {few} pictures", {f"t0 {T0}, p {P}": rows[FULL][:few], **{name: rows[name] for name in PRIOR}}))
     more = report.collect(pictures, lambda i: {FULL: compare(clips_of(models, pictures + i, {FULL: {}})[FULL], motion.scene_of(pictures + i).bodies[0].motion)})
-    print(report.report(f"\n{2 * pictures} pictures", {FULL: rows[FULL] + more[FULL]}))
+    print("\n" + report.report(f"{2 * pictures} pictures", {FULL: rows[FULL] + more[FULL]}))
     if sheet:
         outputs.save_clips(shown, sheet)
     return 0

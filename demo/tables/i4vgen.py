@@ -150,7 +150,7 @@ def main(argv: list[str]) -> int:
 
     rows = report.collect(n, measure)
     print(report.report(f"search, {n} prompts", {name: found for name, found in rows.items() if name not in STAGES}))
-    print(report.report(f"\nI4VGen, {few} prompts", {name: rows[name] for name in STAGES}, [(FULL, name) for name in STAGES if name != FULL]))
+    print("\n" + report.report(f"I4VGen, {few} prompts", {name: rows[name] for name in STAGES}, [(FULL, name) for name in STAGES if name != FULL]))
     if sheet:
         outputs.save_clips(shown, sheet)
     return 0
