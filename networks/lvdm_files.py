@@ -14,7 +14,7 @@ from torch import nn
 
 from .files import Reader, kind_of
 from .image_projection import DIM_HEAD, ResamplerSize, image_projection, size_of
-from .lvdm_unet import HEAD, TOKENS, Layout, LvdmUNet, as_ours, layout_of
+from .lvdm_unet import CONVOLUTIONS, CROSS, HEAD, TOKENS, TRANSFORMER, Layout, LvdmUNet, as_ours, crossed, followed, layout_of
 
 LOADER = "Load DynamiCrafter"
 UNET, PROJECTION, VAE, TEXT, VISION = "model.diffusion_model.", "image_proj_model.", "first_stage_model.", "cond_stage_model.model.", "embedder.model.visual."
@@ -123,10 +123,30 @@ def config_of(unet: dict, says: Reader) -> dict:
     return {**config, "num_heads": -1, "num_head_channels": HEAD, "use_spatial_transformer": True, "legacy": False}
 
 
-def shapes(config: dict, layout: Layout) -> dict[str, torch.Size]:
-    """{name: shape} of LvdmUNet's weights."""
+def places_of(unet: dict, says: Reader) -> Layout:
+    """`layout_of`. Raises ValueError for temporal layers where no UNet has them, and for sizes that no file has."""
+    for ending, name, axes in ((".proj_in.weight", TRANSFORMER, (2, 3)), (".conv1.0.weight", CONVOLUTIONS, (1,)), (".to_k_ip.weight", CROSS, (2,))):
+        for key, value in unet.items():
+            if not key.startswith("video.") or not key.endswith(ending):
+                continue
+            if not name.fullmatch(key.removeprefix("video.").removesuffix(ending)):
+                raise says.refuse(f"one that has the unknown {key.removeprefix('video.')}")
+            if value.ndim not in axes or value.shape[0] % (HEAD if axes == (2, 3) else 32) or not value.numel():
+                raise says.refuse(f"{key.removeprefix('video.')} of shape {list(value.shape)}")
+    return layout_of(unet)
+
+
+def shapes(config: dict, layout: Layout, says: Reader) -> dict[str, torch.Size]:
+    """{name: shape} of LvdmUNet's weights. Raises ValueError for places that this UNet lacks."""
     made = {key: value for key, value in config.items() if key != "dtype"}
-    return {name: weight.shape for name, weight in LvdmUNet(layout, device="meta", operations=SHAPES, **made).state_dict().items()}
+    net = LvdmUNet(layout, device="meta", operations=SHAPES, **made)
+    for find, places in ((followed, (*layout.transformers, *layout.convolutions)), (crossed, layout.images)):
+        for place in places:
+            try:
+                find(net, place)
+            except (StopIteration, IndexError, KeyError) as error:
+                raise says.refuse(f"one that has {place}, where its UNet has no layer for it") from error
+    return {name: weight.shape for name, weight in net.state_dict().items()}
 
 
 def look(sd: dict, name: str, chosen: str = AUTO) -> Contents:
@@ -135,8 +155,8 @@ def look(sd: dict, name: str, chosen: str = AUTO) -> Contents:
     parts = parts_of(sd, says)
     unet, scale = as_ours(parts[UNET]), sd.get("scale_arr")
     version = version_of(unet, float(scale.flatten()[-1]) if scale is not None and scale.numel() else None, chosen, says)
-    config, layout = config_of(unet, says), layout_of(unet)
-    says.check_weights(unet, shapes(config, layout))
+    config, layout = config_of(unet, says), places_of(unet, says)
+    says.check_weights(unet, shapes(config, layout, says))
     projection = parts[PROJECTION]
     size = size_of(lambda key, axes=None: says.shape(projection, key, axes))
     if not isinstance(size, ResamplerSize) or size.tokens % TOKENS or size.inner % DIM_HEAD:

@@ -41,7 +41,7 @@ def test_every_key_has_its_part(version):
 def test_the_real_widths_fit_too():
     unet = as_ours({k.removeprefix(files.UNET): v for k, v in published("512", narrow=1).items() if k.startswith(files.UNET)})
     config = files.config_of(unet, files.reader("f"))
-    assert config["model_channels"] == 320 and files.shapes(config, layout_of(unet)) == {k: v.shape for k, v in unet.items()}
+    assert config["model_channels"] == 320 and files.shapes(config, layout_of(unet), files.reader("f")) == {k: v.shape for k, v in unet.items()}
 
 
 def test_what_the_file_cannot_say_is_asked():
@@ -67,6 +67,10 @@ def changed(**more):
     (lambda sd: {k: v for k, v in sd.items() if "input_blocks.4.2.norm" not in k}, "auto", "found one that lacks video.input_blocks.4.2.norm"),
     (changed(**{"model.diffusion_model.out.2.bias": torch.full((4,), torch.nan)}), "auto", "NaN or infinity in out.2.bias"),
     (changed(**{"model.diffusion_model.out.2.bias": torch.zeros(5)}), "auto", r"out.2.bias of shape \[5\] instead of \[4\]"),
+    (changed(**{"model.diffusion_model.init_attn.1.proj_in.weight": torch.zeros(64, 64)}), "auto", "has the unknown init_attn.1.proj_in.weight"),
+    (changed(**{"model.diffusion_model.input_blocks.3.2.proj_in.weight": torch.zeros(64, 64)}), "auto", "has input_blocks.3.2, where its UNet has no layer for it"),
+    (changed(**{"model.diffusion_model.input_blocks.1.2.proj_in.weight": torch.zeros(64)}), "auto", r"input_blocks.1.2.proj_in.weight of shape \[64\]"),
+    (changed(**{"model.diffusion_model.input_blocks.90.0.temopral_conv.conv1.0.weight": torch.zeros(64)}), "auto", "has input_blocks.90.0.temopral_conv, where its UNet has no layer"),
     (changed(**{"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(64, 4, 3, 3)}), "auto", "found a VideoCrafter model"),
     (lambda sd: {f"model.diffusion_model.{i}": torch.zeros(1) for i in range(3)}, "auto", "found a checkpoint. Checkpoints belong into models/checkpoints"),
     (lambda sd: {"a": torch.zeros(1)}, "auto", "found 1 tensors of no kind that this pack knows"),
