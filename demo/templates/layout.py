@@ -18,7 +18,7 @@ BETWEEN = 40            # columns: two paddings, and room for links to be seen
 COLUMN, NOTE = 260, 300     # least widths
 # What the page adds after a run. Under Save Video there is nothing that could be covered: it has room, but is not drawn tall.
 PREVIEW = {"LoadImage": 224, "LoadVideo": 264, "SaveAnimatedWEBP": 190, "MaskPreview": 232, "MotionAwareInversion": 300, "NoiseClipper": 66, "FF_MotionTokens": 66,
-           "FF_AnchorImageSearch": 180}
+           "FF_AnchorImageSearch": 200}
 BELOW = {"SaveVideo": 300}
 
 

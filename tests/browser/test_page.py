@@ -130,10 +130,26 @@ def test_previews_cover_no_node(page, host):
         page.until(f"{shown % json.dumps(kind)}.widgets.some(w => w.name === 'shown_text' && w.value)")
     page.until("!document.body.innerText.includes('Job completed')")
     page.screenshot(SHOTS / "previews.png")
+    assert covered(page, ui) == []
+
+
+def covered(page, ui: dict) -> list:
+    """Nodes that lie on another, and those that stand out of every box."""
     nodes = page.evaluate("app.graph.nodes.map(n => [n.type, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])")
-    assert [(a[0], b[0]) for i, a in enumerate(nodes) for b in nodes[:i] if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]] == []
+    found = [(a[0], b[0]) for i, a in enumerate(nodes) for b in nodes[:i] if a[1] < b[3] and b[1] < a[3] and a[2] < b[4] and b[2] < a[4]]
     boxes = [(x, y, x + width, y + height) for x, y, width, height in (g["bounding"] for g in ui["groups"])]
-    assert [kind for kind, a, b, c, d in nodes if kind != "MarkdownNote" and not any(x < a and y < b and c < r and d < s for x, y, r, s in boxes)] == []
+    return found + [kind for kind, a, b, c, d in nodes if kind != "MarkdownNote" and not any(x < a and y < b and c < r and d < s for x, y, r, s in boxes)]
+
+
+def test_the_searchs_sheet_covers_no_node(page, host):
+    path = next(p for p in workflows.FOR_DEMO if "best of 16" in p.name)
+    ui = workflows.change(workflow.load(path), host.object_info(), {**workflows.SMALL, ("KSampler", "steps"): 1})
+    open_file(page, ui, path.name)
+    page.evaluate("(await app.queuePrompt(0), true)")
+    page.until("[...(app.graph.nodes.find(n => n.type === 'FF_AnchorImageSearch').imgs ?? [])].some(i => i.complete && i.naturalWidth > 0)", 300)
+    page.until("!document.body.innerText.includes('Job completed')")
+    page.screenshot(SHOTS / "search.png")
+    assert covered(page, ui) == []
 
 
 def test_every_node_has_its_tooltips_and_its_help_page(page, host):
