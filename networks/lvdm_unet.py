@@ -18,6 +18,7 @@ from ..attention_patches import dual_cross, inserted_layers
 from ..attention_patches import frames as frame_batch
 from ..attention_patches.unet import CrossLayer, blocks, cross_layers, transformer
 from .lvdm_layers import Size, TemporalConvolutions, TemporalTransformer
+from .nested import nested
 
 TRANSFORMER = re.compile(r"(init_attn)\.0|(input|output)_blocks\.(\d+)\.2|(middle)_block\.2")
 CONVOLUTIONS = re.compile(r"(?:(input|output)_blocks\.(\d+)\.0|(middle)_block\.([03]))\.temopral_conv")
@@ -35,16 +36,6 @@ class Layout:
     convolutions: dict[str, int]
     images: dict[str, tuple]
     embedding: bool
-
-
-def nested(root: nn.Module, name: str, made: nn.Module) -> None:
-    """made as root.name, where the name has dots."""
-    *path, last = name.split(".")
-    for step in path:
-        if step not in root._modules:
-            root.add_module(step, nn.Module())
-        root = root._modules[step]
-    root.add_module(last, made)
 
 
 class ImageProjections(nn.Module):

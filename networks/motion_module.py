@@ -11,6 +11,7 @@ from comfy.ldm.modules.attention import CrossAttention, FeedForward
 from torch import nn
 
 from ..attention_patches.unet import last_layers, spatial_layers
+from .nested import nested
 
 HEADS = 8  # in every published file; not to be told from the keys
 
@@ -72,13 +73,7 @@ class MotionModel(nn.Module):
     def __init__(self, layout: dict[str, Size], dtype=None, device=None, operations=None):
         super().__init__()
         for place, size in layout.items():
-            *path, name = place.split(".")
-            parent = self
-            for step in path:
-                if step not in parent._modules:
-                    parent.add_module(step, nn.Module())
-                parent = parent._modules[step]
-            parent.add_module(name, TemporalTransformer(size, dtype, device, operations))
+            nested(self, place, TemporalTransformer(size, dtype, device, operations))
 
 
 def shapes(layout: dict[str, Size]) -> dict[str, torch.Size]:

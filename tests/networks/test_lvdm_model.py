@@ -56,10 +56,12 @@ def test_each_conditioning_keeps_its_own():
 
 
 def test_however_the_host_splits_the_batch(monkeypatch):
-    m = model()
+    m, calls = model(), []
+    forward = type(m.model.diffusion_model)._forward
+    monkeypatch.setattr(type(m.model.diffusion_model), "_forward", lambda self, x, *args, **kwargs: calls.append(len(x)) or forward(self, x, *args, **kwargs))
     together = sampled(m)
     monkeypatch.setattr(type(m.model), "memory_required", lambda *_, **__: 1e15)
-    assert tiny.difference(sampled(m), together) <= 1e-5
+    assert tiny.difference(sampled(m), together) <= 1e-5 and calls == [2 * F] * 3 + [F] * 6
 
 
 @pytest.mark.parametrize("base", [None, 0.7])
