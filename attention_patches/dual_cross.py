@@ -7,7 +7,9 @@ to_out begins, whoever runs the attention between them (the host's block, or ano
 
 Axes: b rows of the UNet's batch (clips x frames), r the rest that another pack may have split off the places, n places, m image tokens, d channels.
 """
+import math
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from comfy.ldm.modules.attention import optimized_attention
@@ -147,3 +149,38 @@ def patch(model, network, tokens, who: str, *, weight=1.0, weights=None, mask=No
     if mask is not None:
         unet_call.add_once(m, WrappersMP.CALC_COND_BATCH, AREAS, note_areas)
     return m
+
+
+WEIGHT = "firstframe_image_weight_"  # what the keys of `weigh` begin with
+
+
+def weigh(model, who: str, *, weight=1.0, mask=None, frames=0, start_percent=0.0, end_percent=1.0):
+    """A clone of a `model` whose UNet has the second term by itself (its `attends_to_pictures`), which is weighed within the range; several multiply.
+
+    mask [1 or F,H,W] in 0..1. Raises ValueError for another UNet; while sampling, before the first step, when the numbers of frames differ.
+    """
+    if not getattr(model.get_model_object("diffusion_model"), "attends_to_pictures", False):
+        raise ValueError(f"{who} weighs the picture in a model that attends to one by itself (DynamiCrafter), got {type(model.model).__name__}. "
+                         f"Connect the MODEL of Load DynamiCrafter; for others there is Apply Content-Adapter.")
+    if weight == 1 and mask is None or start_percent >= end_percent:
+        return model.clone()
+
+    def check(guider, noise, latent_image):
+        frame_batch.check_clips(noise.shape[0], frames, who)
+        if mask is not None and len(mask) not in (1, clip := frames or noise.shape[0]):
+            raise ValueError(f"{who} got {len(mask)} masks for {clip} frames. Give it one for all of them, or one for each.")
+
+    def weighed(call, proceed):
+        rows, batch = call.x.shape[0], frame_batch.read(call.options, call.x.shape[0], frames)
+        masked = None if mask is None else CallMask(mask, batch.numbers, batch.clips, crops_of(call.options, tuple(call.x.shape[2:]), who))
+        return proceed(partial(CallScale(weight, None, masked, batch, call.x, who).at, rows=rows))
+
+    m = unet_call.ride(model, unet_call.key("image_weight"), who, weighed, start_percent=start_percent, end_percent=end_percent, check=check, relates_frames=False)
+    if mask is not None:
+        unet_call.add_once(m, WrappersMP.CALC_COND_BATCH, AREAS, note_areas)
+    return m
+
+
+def scale_of(options: dict, q: torch.Tensor, size):
+    """What all riders of `weigh` make of the second term in this call: a number, or a tensor for q [b*r,n,d]."""
+    return math.prod(at(q, size=size) for key, at in options.items() if isinstance(key, str) and key.startswith(WEIGHT))

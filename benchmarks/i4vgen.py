@@ -14,8 +14,8 @@ from ..demo.world import scene
 from .timing import medians, timed
 
 
-def anchor_of(pipeline, caption: str, seed: int, cuts: str) -> torch.Tensor:
-    """Of the node."""
+def anchor_of(pipeline, caption: str, seed: int, draft_steps: int) -> torch.Tensor:
+    """Of the node; 0: all candidates are sampled to the end."""
     import comfy.sample
     import comfy.samplers
 
@@ -29,18 +29,18 @@ def anchor_of(pipeline, caption: str, seed: int, cuts: str) -> torch.Tensor:
             return comfy.sample.prepare_noise(latent["samples"], seed)
 
     guider = comfy.samplers.CFGGuider(pipeline.images)
-    guider.set_conds(*pipeline.said(caption))
+    guider.set_conds(*pipeline.said(caption, pipeline.image_clip))
     guider.set_cfg(i4vgen.SETTINGS["cfg"])
     sigmas = comfy.samplers.calculate_sigmas(pipeline.images.get_model_object("model_sampling"), i4vgen.SETTINGS["scheduler"], i4vgen.STEPS)
     empty = {"samples": torch.zeros(i4vgen.CANDIDATES, 4, 16, 16)}
     sampler = comfy.samplers.sampler_object(i4vgen.SETTINGS["sampler"])
-    return AnchorImageSearch.execute(Noise(), guider, sampler, sigmas, empty, pipeline.vae, pipeline.reward, caption, cuts, 0.5).result[1]["samples"]
+    return AnchorImageSearch.execute(Noise(), guider, sampler, sigmas, empty, pipeline.vae, pipeline.reward, caption, "", 0.5, draft_steps).result[1]["samples"]
 
 
 @torch.inference_mode()
 def main(argv: list[str]) -> None:
     in_process.use_host()
-    from ..nodes.anchor import HALVE_AFTER
+    from ..nodes.anchor import DRAFT_STEPS
     rounds, pipeline, steps = int(argv[0]) if argv else 3, i4vgen.Pipeline(), i4vgen.STEPS
     captions = [motion.scene_of(i).caption() for i in range(rounds)]
 
@@ -50,11 +50,11 @@ def main(argv: list[str]) -> None:
     def again(i):
         pipeline.vae.decode(free_init.sample(pipeline.model, scene.FRAMES, *pipeline.said(captions[i]), seed=i, **i4vgen.SETTINGS))
 
-    def whole(i, cuts):
-        pipeline.clip_of(captions[i], pipeline.animated(captions[i], anchor_of(pipeline, captions[i], i, cuts), i), i)
+    def whole(i, draft_steps):
+        pipeline.clip_of(captions[i], pipeline.animated(captions[i], anchor_of(pipeline, captions[i], i, draft_steps), i), i)
 
-    jobs = {"AnimateDiff": plain, "with FreeInit": again, "with I4VGen, all candidates": lambda i: whole(i, ""), "with I4VGen, search": lambda i: whole(i, HALVE_AFTER)}
-    calls = i4vgen.search({k: torch.arange(16.0) for k in (*i4vgen.SCORED, steps)}, *i4vgen.DEFAULT).calls / scene.FRAMES
+    jobs = {"AnimateDiff": plain, "with FreeInit": again, "with I4VGen, all candidates": lambda i: whole(i, 0), "with I4VGen, search": lambda i: whole(i, DRAFT_STEPS)}
+    calls = i4vgen.search({k: torch.arange(16.0) for k in (-DRAFT_STEPS, steps)}, *i4vgen.SEARCHES[i4vgen.DEFAULT]).calls / scene.FRAMES
     units = [steps, free_init.ITERATIONS * steps, 2 * steps + i4vgen.ITERATIONS, calls + steps + i4vgen.ITERATIONS]
     plain(0)
     seconds = medians({name: lambda i, job=job: timed(lambda: job(i)) for name, job in jobs.items()}, rounds)

@@ -53,10 +53,10 @@ def encode(clip, texts) -> list:
 
 
 def ksampler(model, latent: dict, positive, negative, *, seed: int, steps: int, cfg: float, sampler="euler", scheduler="normal", denoise=1.0, noise=None,
-             callback=None) -> torch.Tensor:
-    """What the KSampler node computes. noise: instead of the seed's; callback: of the host, (step, denoised, x, steps)."""
+             callback=None, sigmas=None) -> torch.Tensor:
+    """What the KSampler node computes. noise: instead of the seed's; sigmas: instead of the schedule's; callback: of the host, (step, denoised, x, steps)."""
     import comfy.sample
     z = latent["samples"]
     noise = comfy.sample.prepare_noise(z, seed) if noise is None else noise
     return comfy.sample.sample(model, noise, steps, cfg, sampler, scheduler, positive, negative, z, denoise=denoise,
-                               noise_mask=latent.get("noise_mask"), callback=callback, disable_pbar=True, seed=seed)
+                               noise_mask=latent.get("noise_mask"), callback=callback, sigmas=sigmas, disable_pbar=True, seed=seed)

@@ -56,6 +56,8 @@ WHOLE_UNET = Kind("a whole UNet in diffusers' naming", "Of such a file Load Diff
 IMAGE_REWARD = Kind("an ImageReward model", "ImageReward belongs into models/reward_models and the node Load Reward Model.", both(starts("blip."), starts("mlp.")))
 CLIP_REWARD = Kind("a whole CLIP (text and pictures)", "CLIPs that score pictures (PickScore, HPSv2) belong into models/reward_models and the node Load Reward Model.",
                    either(both(starts("text_model."), starts("vision_model.")), both(starts("transformer.resblocks."), starts("visual.transformer."))))
+DYNAMICRAFTER = Kind("a DynamiCrafter or VideoCrafter model", "DynamiCrafter models belong into models/checkpoints, models/diffusion_models or models/dynamicrafter_models and the node "
+                     "Load DynamiCrafter.", some(".temopral_conv.", ".init_attn.0."))
 KINDS = (  # the first that fits: those that are told by more come before those that they contain
     MOTION_LORA,
     Kind("an IP-Adapter FaceID (it needs a face recogniser)", NOT_OURS, both(ip_adapter, some("_lora."))),
@@ -68,6 +70,7 @@ KINDS = (  # the first that fits: those that are told by more come before those 
     MOTION_MODULE,
     IP_ADAPTER,
     Kind("a ControlNet", "ControlNets belong into models/controlnet and the node Load ControlNet Model.", starts("control_model.", "zero_convs.", "controlnet_down_blocks.")),
+    DYNAMICRAFTER,
     Kind("a checkpoint", "Checkpoints belong into models/checkpoints and the node Load Checkpoint.", starts("model.diffusion_model.")),
     Kind("a VAE", "VAEs belong into models/vae and the node Load VAE.", starts("encoder.down.", "encoder.down_blocks.", "taesd_decoder.", "decoder.up.")),
     IMAGE_REWARD,

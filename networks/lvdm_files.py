@@ -12,7 +12,7 @@ import torch
 from comfy.model_detection import detect_unet_config
 from torch import nn
 
-from .files import Reader, kind_of
+from .files import DYNAMICRAFTER, Reader, kind_of
 from .image_projection import DIM_HEAD, ResamplerSize, image_projection, size_of
 from .lvdm_unet import CONVOLUTIONS, CROSS, HEAD, TOKENS, TRANSFORMER, Layout, LvdmUNet, as_ours, crossed, followed, layout_of
 
@@ -25,6 +25,7 @@ DEEPSPEED = "_forward_module."
 PLAIN_VAE = re.compile(r"(?:en|de)coder\.(?:conv_in|conv_out|norm_out|mid\.(?:block_[12]|attn_1)|(?:down|up)\.\d\.(?:block\.\d|(?:down|up)sample))\.|(?:post_)?quant_conv\.|loss\.")
 TOONCRAFTER = "ToonCrafter (its VAE looks at both pictures while it decodes)"
 AUTO = "auto"
+MOST_TOKENS = 1024  # of a picture; published: 256
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ def parts_of(sd: dict, says: Reader) -> dict[str, dict]:
     unet = found[UNET]
     if not any(".temopral_conv." in key for key in unet):
         kind = kind_of(sd)
-        raise says.refuse(kind.name if kind else f"{len(sd)} tensors of no kind that this pack knows", kind.belongs if kind else "")
-    if unet.get("input_blocks.0.0.weight", torch.empty(0, 0)).shape[1] == 4:
+        raise says.refuse(kind.name if kind else f"{len(sd)} tensors of no kind that this pack knows", (kind or DYNAMICRAFTER).belongs)
+    if says.shape(unet, "input_blocks.0.0.weight", 4)[1] == 4:
         raise says.refuse("a VideoCrafter model", "That family is not supported yet.")
     if strange := [key for key in found[VAE] if not PLAIN_VAE.match(key)]:
         raise says.refuse(TOONCRAFTER if any(key.startswith("decoder.") for key in strange) else f"one that has the unknown {VAE}{strange[0]}", "That family is not supported.")
@@ -118,7 +119,7 @@ def config_of(unet: dict, says: Reader) -> dict:
         config = detect_unet_config(spatial, "")
     except (KeyError, IndexError, AttributeError, ValueError, TypeError, ZeroDivisionError) as error:  # of a UNet with holes, by where it stops
         raise says.refuse(f"a UNet that lacks layers ({type(error).__name__} {error})") from error
-    if config is None or "model_channels" not in config or config["model_channels"] % HEAD or not config["model_channels"]:
+    if config is None or "model_channels" not in config or config["model_channels"] % HEAD or not config["model_channels"] or not config.get("context_dim"):
         raise says.refuse("a UNet of no layout that the host knows")
     return {**config, "num_heads": -1, "num_head_channels": HEAD, "use_spatial_transformer": True, "legacy": False}
 
@@ -159,7 +160,7 @@ def look(sd: dict, name: str, chosen: str = AUTO) -> Contents:
     says.check_weights(unet, shapes(config, layout, says))
     projection = parts[PROJECTION]
     size = size_of(lambda key, axes=None: says.shape(projection, key, axes))
-    if not isinstance(size, ResamplerSize) or size.tokens % TOKENS or size.inner % DIM_HEAD:
-        raise says.refuse("an image projection of another kind", f"Expected a Resampler with a multiple of {TOKENS} tokens.")
+    if not isinstance(size, ResamplerSize) or size.tokens % TOKENS or size.tokens > MOST_TOKENS or size.inner % DIM_HEAD:
+        raise says.refuse("an image projection of another kind", f"Expected a Resampler with a multiple of {TOKENS} tokens, at most {MOST_TOKENS}.")
     says.check_weights(projection, {key: weight.shape for key, weight in partial(image_projection, size)(device="meta", operations=nn).state_dict().items()})
     return Contents(version, unet, config, layout, projection, size, parts[VAE], parts[TEXT], parts[VISION])

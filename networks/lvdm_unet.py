@@ -85,7 +85,7 @@ class LvdmUNet(UNetModel):
 
     def __init__(self, layout: Layout, dtype=torch.float32, device=None, operations=None, **config):
         super().__init__(**config, dtype=dtype, device=device, operations=operations)
-        self.layout = layout
+        self.layout, self.attends_to_pictures = layout, bool(layout.images)
         self.video = VideoLayers(layout, config["model_channels"], dtype, device, operations)
 
     def _forward(self, x, timesteps=None, context=None, y=None, control=None, transformer_options={}, image_tokens=None, fps=None, **kwargs):  # noqa: B006
@@ -116,7 +116,9 @@ class LvdmUNet(UNetModel):
             if of_frames:
                 k, v = (t.unflatten(1, (f, TOKENS)).flatten(0, 1) for t in (k, v))
             out = dual_cross.image_attention(q, k, v, layers[place], options)
-            return out if net.alpha is None else out * (cast_to_input(net.alpha, q).tanh() + 1)
+            out = out if net.alpha is None else out * (cast_to_input(net.alpha, q).tanh() + 1)
+            scale = dual_cross.scale_of(options, q, size)
+            return out if isinstance(scale, int | float) and scale == 1 else out * scale
         return add
 
 

@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from comfy_execution.graph import ExecutionBlocker
 
 from ..networks.reward import check_prompt
-from ..samplers.anchor_search import check_cuts, ranking, search
+from ..samplers.anchor_search import Drafts, check_cuts, coarse, ranking, search
 from ..samplers.frame_similarity import check_format
 from .contact_sheet import contact_sheet
 from .inputs import Node
@@ -15,7 +15,7 @@ from .number_lists import numbers
 from .reward_models import RewardModelWire
 
 SELECT, SEARCH = "Select Anchor Image", "Search Anchor Image"
-HALVE_AFTER = "4, 8, 12, 16"
+DRAFT_STEPS, FINALISTS = 6, 2
 
 
 def ranked(order: list[int], scores: torch.Tensor) -> str:
@@ -91,10 +91,10 @@ class AnchorImageSearch(Node):
             category="FirstFrame/I4VGen",
             search_aliases=["FirstFrame", "I4VGen", "best of N", "best image", "successive halving", "ImageReward", "candidates", "sampler", "anchor image"],
             description="Samples many candidate images and gives out the one that fits the prompt best, as SamplerCustomAdvanced and Select Anchor Image would, for a third of the model "
-                        "calls: candidates that look worse at some steps are not sampled to the end.",
+                        "calls: only the best of quick drafts are sampled to the end.",
             inputs=[
                 io.Noise.Input("noise", tooltip="From RandomNoise. With the seed of the video's noise the candidates begin from its frames, as in the paper."),
-                io.Guider.Input("guider", tooltip="Model and prompts, from CFGGuider or another guider. Of AnimateDiff the image version: Apply Motion Module with frames 1."),
+                io.Guider.Input("guider", tooltip="Model and prompts, from CFGGuider or another guider. For AnimateDiff the checkpoint's own model, without the motion module."),
                 io.Sampler.Input("sampler", tooltip="From KSamplerSelect. euler and ddim give each candidate as without this search; samplers that remember earlier steps (dpmpp_2m) begin "
                                                     "anew after each scoring, those that add noise draw another one."),
                 io.Sigmas.Input("sigmas", tooltip="The schedule, from Basic Scheduler."),
@@ -102,11 +102,15 @@ class AnchorImageSearch(Node):
                 io.Vae.Input("vae", tooltip="Of the model: what is scored are pictures."),
                 RewardModelWire.Input("reward_model", tooltip="Scores an image beside a prompt: from Load Reward Model or CLIPScore."),
                 io.String.Input("prompt", multiline=True, tooltip="What the image is measured by: the positive prompt, as text."),
-                io.String.Input("halve_after", default=HALVE_AFTER,
-                                tooltip="Steps after which the candidates are scored and the worst of them dropped, with commas between them. Later: surer, and more time. Empty: off, "
-                                        "all are sampled to the end."),
+                io.String.Input("halve_after", default="",
+                                tooltip="Steps after which the denoised predictions are scored and the worst dropped, with commas between them, such as 8, 12, 16. Later: surer, and more "
+                                        "time. Empty: off."),
                 io.Float.Input("drop", default=0.5, min=0.0, max=0.99, step=0.01,
                                tooltip="Share of those left that is dropped each time. 0: none. Higher: less time, and the best one is lost more often. One always stays."),
+                io.Int.Input("draft_steps", default=DRAFT_STEPS, min=0, max=1000, optional=True,
+                             tooltip="Each candidate is first drawn in so few steps of the same schedule, from the same noise, and the drafts are scored. More: surer, more time. 0: off."),
+                io.Int.Input("finalists", default=FINALISTS, min=1, max=4096, optional=True,
+                             tooltip="How many of the best drafts are sampled in all steps; the best of these is the anchor. More: surer, and more time."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The best one."),
@@ -117,14 +121,16 @@ class AnchorImageSearch(Node):
         )
 
     @classmethod
-    def execute(cls, noise, guider, sampler, sigmas, latent_image, vae, reward_model, prompt, halve_after, drop) -> io.NodeOutput:
+    def execute(cls, noise, guider, sampler, sigmas, latent_image, vae, reward_model, prompt, halve_after, drop, draft_steps=DRAFT_STEPS, finalists=FINALISTS) -> io.NodeOutput:
         check_prompt(prompt, SEARCH)
         ratios = (latent_image.get(f"downscale_ratio_{of}") for of in ("spacial", "temporal"))
         z, steps = comfy.sample.fix_empty_latent_channels(guider.model_patcher, latent_image["samples"], *ratios), len(sigmas) - 1
-        cuts = numbers(halve_after, SEARCH, "halve_after", 1, 10000, HALVE_AFTER)
+        cuts = numbers(halve_after, SEARCH, "halve_after", 1, 10000, "8, 12, 16")
         if steps < 1 or not torch.isfinite(sigmas).all():
             raise ValueError(f"{SEARCH} got a schedule {'without steps' if steps < 1 else 'with NaN or infinite levels'} in 'sigmas'. Connect Basic Scheduler with at least 1 step.")
         check_cuts(cuts, steps, SEARCH, "halve_after")
+        if draft_steps >= steps:
+            raise ValueError(f"{SEARCH} draws drafts in fewer steps than the schedule has, got {draft_steps} in 'draft_steps' and {steps} steps in 'sigmas'. Lower it, or set it to 0: off.")
         check_candidates(guider.model_patcher, z)
         cuts, start, total = [int(cut) for cut in cuts] if drop else [], noise.generate_noise({**latent_image, "samples": z}), len(z)
         if start.shape != z.shape or not torch.isfinite(start).all():
@@ -132,13 +138,19 @@ class AnchorImageSearch(Node):
             raise ValueError(f"{SEARCH} needs noise like the candidates {list(z.shape)} in 'noise', got {what}. Connect RandomNoise.")
         process_out = guider.model_patcher.model.process_latent_out
 
-        def sample(rows, latents, begin, end):
+        def run(eps, latents, levels, begin, total):
+            """Samples, and the last denoised prediction, of steps that are shown as those from `begin` of `total`."""
             seen = {}
-            preview = latent_preview.prepare_callback(guider.model_patcher, steps, seen)
-            eps = start[rows] if begin == 0 else torch.zeros_like(latents)
-            out = guider.sample(eps, latents, sampler, sigmas[begin:end + 1], callback=lambda i, x0, x, _: preview(begin + i, x0, x, steps),
+            preview = latent_preview.prepare_callback(guider.model_patcher, total, seen)
+            out = guider.sample(eps, latents, sampler, levels, callback=lambda i, x0, x, _: preview(begin + i, x0, x, total),
                                 disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED, seed=noise.seed)
             return out.cpu(), process_out(seen["x0"].float().cpu())
+
+        def sample(rows, latents, begin, end):
+            return run(start[rows] if begin == 0 else torch.zeros_like(latents), latents, sigmas[begin:end + 1], begin, steps)
+
+        def draft(rows, latents):
+            return run(start[rows], latents, coarse(sigmas, draft_steps), 0, draft_steps)[0]
 
         def pictures(latents):
             images = vae.decode(latents)
@@ -150,7 +162,7 @@ class AnchorImageSearch(Node):
             return reward_model.scores(images, prompt, SEARCH)
 
         shown = {}  # each candidate as it was last scored
-        found = search(sample, score, z, steps, cuts, drop, SEARCH)
+        found = search(sample, score, z, steps, cuts, drop, SEARCH, Drafts(draft, draft_steps, finalists) if draft_steps else None)
         best = pictures(found.latent)
         shown[found.index] = best
         lines = [f"image {i + 1}: {found.scores.get(i, float('nan')):.4f}" for i in range(total)]

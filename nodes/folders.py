@@ -8,13 +8,13 @@ import folder_paths
 from .choices import known
 
 
-def register_folder(folder: str, also: str | None = None) -> None:
+def register_folder(folder: str, *also: str) -> None:
     """Adds a folder of models/ to the host's list, and file extensions to whatever another pack or the user's paths file has put there.
 
-    also: a folder of the host in which such files lie too.
+    also: folders of the host in which such files lie too.
     """
     paths, extensions = folder_paths.folder_names_and_paths.get(folder, ([], set()))
-    own = [os.path.join(folder_paths.models_dir, folder), *(folder_paths.get_folder_paths(also) if also else [])]
+    own = [os.path.join(folder_paths.models_dir, folder), *(path for other in also for path in folder_paths.get_folder_paths(other))]
     paths = [*paths, *(path for path in own if path not in paths)]
     folder_paths.folder_names_and_paths[folder] = paths, set(extensions) | set(folder_paths.supported_pt_extensions)
 

@@ -12,7 +12,7 @@ from .inputs import Node
 
 I2VAdapterWire = io.Custom("I2V_ADAPTER")
 FOLDER = "i2v_adapter"
-register_folder(FOLDER, also="model_patches")
+register_folder(FOLDER, "model_patches")
 
 
 class I2VAdapterLoader(Node):

@@ -14,6 +14,7 @@ from comfy_api.latest import io
 
 from ..networks.content_adapter import ContentAdapter
 from ..networks.i2v_adapter import I2VAdapter
+from ..networks.image_projector import ImageProjector
 from ..networks.motion_module_files import MotionModule
 from ..networks.reward import RewardModel
 from ..prompts.tokens import MotionTokens
@@ -37,7 +38,7 @@ def has(*names):
 WIRES = {  # type: (whether a value is of it, in words)
     "MODEL": (has("get_model_object", "clone"), "a model"),
     "CLIP": (lambda v: v is None or has("tokenize", "encode_from_tokens_scheduled")(v), "a CLIP"),  # a checkpoint without one: the node says so
-    "VAE": (has("decode", "encode"), "a VAE"),
+    "VAE": (has("decode", "encode"), "a VAE, as of Load VAE"),
     "CONTROL_NET": (has("get_control", "copy"), "a CONTROL_NET, as of Load SparseCtrl"),
     "CLIP_VISION": (has("encode_image"), "a CLIP_VISION, as of Load CLIP Vision"),
     "NOISE": (has("generate_noise", "seed"), "a noise, as of RandomNoise"),
@@ -53,6 +54,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "I2V_ADAPTER": (lambda v: isinstance(v, I2VAdapter), "the i2v_adapter of Load I2V-Adapter"),
     "FF_MOTION_MODULE": (lambda v: isinstance(v, MotionModule), "the motion_module of Load Motion Module"),
     "CONTENT_ADAPTER": (lambda v: isinstance(v, ContentAdapter), "the content_adapter of Load Content-Adapter"),
+    "FF_IMAGE_PROJECTOR": (lambda v: isinstance(v, ImageProjector), "the image_projector of Load DynamiCrafter"),
     "REWARD_MODEL": (lambda v: isinstance(v, RewardModel), "a reward_model, as of Load Reward Model or CLIPScore"),
 }
 

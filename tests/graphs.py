@@ -3,11 +3,11 @@ import copy
 
 CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN, I2V, CONTENT, VISION = (
     f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion", "_pan", "_i2v", "_content", "_vision"))
-ADAPTER, REWARD, SPARSE = (f"firstframe_test_{name}.safetensors" for name in ("adapter", "reward", "sparse"))  # random weights, put there by the tests that use them
+ADAPTER, REWARD, SPARSE, DYNAMI = (f"firstframe_test_{name}.safetensors" for name in ("adapter", "reward", "sparse", "dynamicrafter"))  # random weights, put there by the tests that use them
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
          "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN), "FF_I2VAdapterLoader": ("i2v_adapter", I2V),
          "FF_ContentAdapterLoader": ("content_adapter", CONTENT), "CLIPVisionLoader": ("clip_name", VISION), "LoadVideo": ("file", "example_outlines.mp4"),
-         "FF_RewardModelLoader": ("reward_model", REWARD), "FF_SparseCtrlLoader": ("sparse_ctrl", SPARSE)}  # their widgets
+         "FF_RewardModelLoader": ("reward_model", REWARD), "FF_SparseCtrlLoader": ("sparse_ctrl", SPARSE), "FF_DynamiCrafterLoader": ("dynamicrafter", DYNAMI)}  # their widgets
 PROMPT = "a red circle on a blue background"
 
 LOADERS = {
@@ -110,7 +110,7 @@ def searched(candidates: int = 4, **search) -> dict:
     samples = graph.pop("sample")["inputs"]
     del graph["select"], graph["decode"], graph["save"]
     graph["search"] = {"class_type": "FF_AnchorImageSearch", "inputs": {
-        **samples, "vae": ["vae", 0], "reward_model": ["reward", 0], "prompt": PROMPT, "halve_after": "2, 4", "drop": 0.5, **search}}
+        **samples, "vae": ["vae", 0], "reward_model": ["reward", 0], "prompt": PROMPT, "halve_after": "2, 4", "drop": 0.5, "draft_steps": 0, **search}}
     return graph
 
 
@@ -123,6 +123,20 @@ def sparse_ctrl(picture: str, file: str = SPARSE, frames: int = 3, vae: bool = T
         "positive": ["positive", 0], "negative": ["negative", 0], "control_net": ["sparse", 0], "image": ["picture", 0], "frame_numbers": "-1", "strength": 1.0,
         "start_percent": 0.0, "end_percent": 1.0, **({"vae": ["vae", 0]} if vae else {}), **inputs}}
     graph["sample"]["inputs"] |= {"positive": ["control", 0], "negative": ["control", 1]}
+    return graph
+
+
+def dynamicrafter(picture: str, file: str = DYNAMI, frames: int = 3, size: int = 64, **inputs) -> dict:
+    """A picture through DynamiCrafter, with the demo's text encoder, VAE and image tower; inputs: of its conditioning."""
+    graph = plain(frames)
+    graph["picture"] = {"class_type": "LoadImage", "inputs": {"image": picture}}
+    graph["vision"] = {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": VISION}}
+    graph["dynami"] = {"class_type": "FF_DynamiCrafterLoader", "inputs": {"dynamicrafter": file, "version": "auto"}}
+    graph["condition"] = {"class_type": "FF_DynamiCrafterConditioning", "inputs": {
+        "positive": ["positive", 0], "negative": ["negative", 0], "image_projector": ["dynami", 4], "clip_vision": ["vision", 0], "vae": ["vae", 0], "image": ["picture", 0],
+        "width": size, "height": size, "frames": frames, "fps": 0, **inputs}}
+    del graph["latent"]
+    graph["sample"]["inputs"] |= {"model": ["dynami", 0], "positive": ["condition", 0], "negative": ["condition", 1], "latent_image": ["condition", 2]}
     return graph
 
 

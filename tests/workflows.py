@@ -10,9 +10,11 @@ FOR_DEMO = sorted((PACK / "demo" / "workflows").glob("*.json"))
 ALL = [*FOR_USERS, *FOR_DEMO]
 ON_DEMO_MODELS = [path for path in ALL if "on Wan" not in path.name]  # Wan's steps run in tests/nodes: the host's text encoder for it has but one size, 5 billion weights
 SMALL = {("KSampler", "steps"): 2, ("FrameSimilarityPrior", "steps"): 2, ("FF_I2VZero", "steps"): 10, ("MotionAwareInversion", "steps"): 8,
-         ("BasicScheduler", "steps"): 3, ("FF_AnchorImageSearch", "halve_after"): "1", ("FF_AnimateAnchor", "steps"): 3, ("FF_AnimateAnchor", "frames"): 3}  # widgets by node type
+         ("BasicScheduler", "steps"): 3, ("FF_AnchorImageSearch", "draft_steps"): 1, ("FF_AnimateAnchor", "steps"): 3, ("FF_AnimateAnchor", "frames"): 3,
+         ("FF_DynamiCrafterLoader", "version"): "auto"}  # widgets by node type
 TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FrameSimilarityPrior", "frames"): 3,
-        ("FF_I2VZero", "frames"): 3, ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3}
+        ("FF_I2VZero", "frames"): 3, ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3,
+        ("FF_DynamiCrafterConditioning", "width"): 128, ("FF_DynamiCrafterConditioning", "height"): 128, ("FF_DynamiCrafterConditioning", "frames"): 3, ("ImageFromBatch", "length"): 2}
 LONG = {("EmptyLatentImage", "batch_size"): 20, ("FrameSimilarityPrior", "frames"): 20, ("ContextWindowsManual", "context_length"): 15}  # two windows, with a clean first frame in each
 
 
@@ -41,6 +43,13 @@ def with_demo_models(graph: dict) -> dict:
         pair = {key: node for key, node in graphs.clip_score().items() if key != "model"}
         pair["projection"]["inputs"] |= {"model": [loaders[0], 0], "clip": [loaders[0], 1]}
         graph |= {i: pair.pop("reward"), **pair}
+    if videos := {i for i, node in graph.items() if node["class_type"] == "FF_DynamiCrafterLoader"}:  # its small file has nothing but the UNet
+        towers = {name: node for name, node in graphs.dynamicrafter("").items() if name in ("model", "vision", "vae")}
+        text = {i for i, node in graph.items() if node["class_type"] == "CLIPLoader"}
+        ours = {**{(i, 0): ["model", 1] for i in text}, **{(i, n): link for i in videos for n, link in ((1, ["model", 1]), (2, ["vae", 0]), (3, ["vision", 0]))}}
+        for node in graph.values():
+            node["inputs"] = {k: ours.get(tuple(v), v) if isinstance(v, list) else v for k, v in node["inputs"].items()}
+        return {i: node for i, node in graph.items() if i not in text} | towers
     if not any(node["class_type"] == "VAELoader" for node in graph.values()):
         for node in graph.values():
             node["inputs"] = {k: ["vae", 0] if isinstance(v, list) and v[0] in loaders and v[1] == 2 else v for k, v in node["inputs"].items()}

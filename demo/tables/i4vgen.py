@@ -3,8 +3,9 @@
 Prompts of one shape (shape, colour and background held back in training) with each motion word in turn. The model is the demo's with its motion module, the
 reward CLIPScore of the demo's CLIP pair, 25 steps as in the paper.
 
-Search. 16 candidate pictures are sampled to the end; each one's denoised prediction is scored on the way, and the search of the node *Search Anchor Image*
-(samplers/anchor_search.py) runs on these scores. winner kept: its anchor is the one of the highest score of all 16; within 1 %: or one whose score, sampled to
+Search. 16 candidate pictures are sampled to the end by the checkpoint as it is (without motion module, its LoRA and its noise schedule, of which single pictures
+have nothing), and as drafts of fewer steps; each one's denoised prediction is scored on the way, each draft at its end, and the search of the node
+*Search Anchor Image* (samplers/anchor_search.py) runs on these scores. winner kept: its anchor is the one of the highest score of all 16; within 1 %: or one whose score, sampled to
 the end, is at most that much lower; score lost: of the reward's 100; right: shape, its colour and the background's colour are those of the prompt (by
 analysis, demo/world/judge.py); units: model calls, counted for the whole batch of 16.
 
@@ -13,7 +14,7 @@ Stages, on the first fifth of the prompts; each row but the first changes one th
 - plain AnimateDiff;
 - without selection: the anchor is the first candidate;
 - without NI-VSDS: the still video of the anchor goes into the last sampling;
-- full: the search of the node's own values, NI-VSDS with the authors' settings, regeneration from noise (p_re 1, the paper's for AnimateDiff).
+- full: the search of the node's own values (drafts of 6 steps, 2 finalists), NI-VSDS with the authors' settings, regeneration from noise (p_re 1, the paper's for AnimateDiff).
 
 Columns. right, %: of the frames, as above. moves so: share of the clips (as in the table motion; spinning aside). motion and warping error: optical flow
 (demo/world/optical_flow.py). temporal consistency: mean cosine of neighbouring frames' CLIP embeddings, in percent. background error, same shape and same
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...samplers import anchor_search
 from .. import in_process
 from ..cli import outputs
 from ..world import optical_flow, scene
@@ -31,9 +33,12 @@ from . import cross_frame, motion, prompts, report
 CANDIDATES, STEPS = 16, 25
 SETTINGS = {**prompts.SETTINGS, "steps": STEPS}
 ITERATIONS = int(0.6 * STEPS) + 1  # of NI-VSDS, as the authors' code has it
-DEFAULT = ((4, 8, 12, 16), 0.5)
-SEARCHES = {"off": ((), 0.0), "4, 8, 12, 16": DEFAULT, "8, 12, 16": ((8, 12, 16), 0.5), "8, 16": ((8, 16), 0.5), "4, 8": ((4, 8), 0.5), "4, 8, drop 0.75": ((4, 8), 0.75)}
-SCORED = sorted({cut for cuts, _ in SEARCHES.values() for cut in cuts})
+OFF, DEFAULT = "off", "drafts of 6 steps, 2 finalists"
+SEARCHES = {  # (cuts, share that each drops, steps of a draft, finalists)
+    OFF: ((), 0.0, 0, 0), DEFAULT: ((), 0.0, 6, 2), **{f"drafts of {n}, {k}": ((), 0.0, n, k) for n, k in ((6, 1), (6, 4), (8, 1), (8, 2))},
+    **{f"half after {', '.join(map(str, cuts))}": (cuts, 0.5, 0, 0) for cuts in ((4, 8, 12, 16), (8, 12, 16), (8, 16), (12,))}}
+SCORED = sorted({cut for cuts, *_ in SEARCHES.values() for cut in cuts})
+DRAFTS = sorted({n for *_, n, _ in SEARCHES.values() if n})
 PLAIN, ANY, STILL, FULL = STAGES = "plain", "without selection", "without NI-VSDS", "full"
 
 
@@ -53,17 +58,23 @@ class Pipeline:
     """The models of the table, and what the nodes compute with them."""
 
     def __init__(self):
-        self.model, self.clip, self.vae = motion.moving_model()
-        self.images, self.reward = motion.moving_model(frames=1)[0], reward()
+        self.images, self.image_clip, self.vae = in_process.load()
+        self.model, self.clip, _ = motion.moving_model()
+        self.reward = reward()
 
-    def said(self, caption: str) -> tuple:
-        return tuple(in_process.encode(self.clip, [text]) for text in (caption, ""))
+    def said(self, caption: str, clip=None) -> tuple:
+        """clip: of single pictures, None: of videos."""
+        return tuple(in_process.encode(clip or self.clip, [text]) for text in (caption, ""))
 
-    def candidates(self, caption: str, seed: int, scored: list[int] = SCORED) -> tuple[torch.Tensor, dict]:
-        """(latents [16,4,16,16], {steps: scores [16] of the denoised predictions after so many steps; STEPS: of the pictures})."""
+    def candidates(self, caption: str, seed: int) -> tuple[torch.Tensor, dict]:
+        """(latents [16,4,16,16], scores [16]: {steps: of the denoised predictions after so many steps, STEPS: of the pictures, minus n: of drafts of n steps})."""
+        from comfy.samplers import calculate_sigmas
         seen, out = {}, self.images.model.process_latent_out
-        z = in_process.ksampler(self.images, {"samples": torch.zeros(CANDIDATES, 4, 16, 16)}, *self.said(caption), seed=seed, **SETTINGS,
-                                callback=lambda i, x0, *_: seen.update({i + 1: out(x0)}) if i + 1 in scored else None)
+        said, empty = self.said(caption, self.image_clip), {"samples": torch.zeros(CANDIDATES, 4, 16, 16)}
+        z = in_process.ksampler(self.images, empty, *said, seed=seed, **SETTINGS, callback=lambda i, x0, *_: seen.update({i + 1: out(x0)}) if i + 1 in SCORED else None)
+        levels = calculate_sigmas(self.images.get_model_object("model_sampling"), SETTINGS["scheduler"], STEPS)
+        for n in DRAFTS:
+            seen[-n] = in_process.ksampler(self.images, empty, *said, seed=seed, **SETTINGS, sigmas=anchor_search.coarse(levels, n))
         return z, {steps: self.reward.scores(self.vae.decode(x), caption, "the table") for steps, x in {**seen, STEPS: z}.items()}
 
     def animated(self, caption: str, anchor: torch.Tensor, seed: int) -> torch.Tensor:
@@ -77,16 +88,20 @@ class Pipeline:
         return self.vae.decode(in_process.ksampler(self.model, {"samples": z}, *self.said(caption), seed=seed, **SETTINGS)).numpy()
 
 
-def search(scores: dict, cuts: tuple, drop: float):
+def search(scores: dict, cuts: tuple, drop: float, steps: int, finalists: int):
     """What the node's search finds among candidates with these scores."""
-    from ...samplers.anchor_search import search
     now = []
 
     def sample(rows, latents, begin, end):
         now[:] = [end]
         return latents, latents
 
-    return search(sample, lambda rows, _: scores[now[0]][rows], torch.zeros(len(scores[STEPS]), 1), STEPS, list(cuts), drop, "the table")
+    def draft(rows, latents):
+        now[:] = [-steps]
+        return latents
+
+    return anchor_search.search(sample, lambda rows, _: scores[now[0]][rows], torch.zeros(len(scores[STEPS]), 1), STEPS, list(cuts), drop, "the table",
+                                anchor_search.Drafts(draft, steps, finalists) if steps else None)
 
 
 def fits(s: scene.Scene, picture: np.ndarray) -> bool:
@@ -98,12 +113,12 @@ def found_by(s: scene.Scene, scores: dict, pictures: np.ndarray) -> dict:
     """{search: the columns of the table of searches} of one prompt."""
     end, rows = scores[STEPS], {}
     best, random = float(end.max()), {"winner kept, %": 100 / len(end), "score lost": float(end.max() - end.mean()), "right, %": 100 * np.mean([fits(s, p) for p in pictures])}
-    for name, (cuts, drop) in SEARCHES.items():
-        found = search(scores, cuts, drop)
+    for name, how in SEARCHES.items():
+        found = search(scores, *how)
         score = float(end[found.index])
         rows[name] = {"winner kept, %": 100.0 * (score == best), "within 1 %, %": 100.0 * (score >= best - 0.01 * abs(best)), "score lost": best - score,
                       "right, %": 100.0 * fits(s, pictures[found.index]), "units": found.calls / len(end)}
-    return rows | {"any of them": {**rows["off"], **random, "within 1 %, %": 100 * float((end >= best - 0.01 * abs(best)).float().mean()), "units": np.nan}}
+    return rows | {"any of them": {**rows[OFF], **random, "within 1 %, %": 100 * float((end >= best - 0.01 * abs(best)).float().mean()), "units": np.nan}}
 
 
 @torch.inference_mode()
@@ -124,7 +139,7 @@ def compare(pipeline: Pipeline, s: scene.Scene, clip: np.ndarray, units: float) 
 @torch.inference_mode()
 def stages(pipeline: Pipeline, s: scene.Scene, seed: int, latents: torch.Tensor, scores: dict) -> dict:
     """{row: (clip, units)}."""
-    caption, found = s.caption(), search(scores, *DEFAULT)
+    caption, found = s.caption(), search(scores, *SEARCHES[DEFAULT])
     first, best = latents[:1], latents[found.index:found.index + 1]
     searched = found.calls / scene.FRAMES
     return {

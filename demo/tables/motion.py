@@ -67,9 +67,8 @@ def motion_of(clip: np.ndarray) -> str | None:
     return word if found[word] >= 1 else "standing still"
 
 
-def moving_model(change=lambda module: module, frames: int = 0) -> tuple:
-    """(model with LoRA and motion module, clip with the LoRA, vae), as the workflow AnimateDiff wires them. change: module → module, between the module's two nodes; frames: 1 for
-    single pictures."""
+def moving_model(change=lambda module: module) -> tuple:
+    """(model with LoRA and motion module, clip with the LoRA, vae), as the workflow AnimateDiff wires them. change: module → module, between the module's two nodes."""
     model, clip, vae = in_process.load()
     import comfy.sd
     import comfy.utils
@@ -78,7 +77,7 @@ def moving_model(change=lambda module: module, frames: int = 0) -> tuple:
     from ...nodes.motion_module import MotionModuleApply
     model, clip = comfy.sd.load_lora_for_models(model, clip, comfy.utils.load_torch_file(str(in_process.MOTION_WORDS_LORA)), 1.0, 1.0)
     module = motion_module(comfy.utils.load_torch_file(str(in_process.MOTION_MODULE)), in_process.MOTION_MODULE.name)
-    return MotionModuleApply.execute(model, change(module), 1.0, 0.0, 1.0, frames=frames).result[0], clip, vae
+    return MotionModuleApply.execute(model, change(module), 1.0, 0.0, 1.0).result[0], clip, vae
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
 """The templates that ComfyUI's template browser offers, and their twins on the demo's own models: written here once, made into
 JSON by `python demo/run.py templates.write`. A new one is a function of a Kit in a file of its method, and a line in this list.
 """
-from . import animatediff, i2v_adapter, i2v_zero, i4vgen, pcfa, pilife
+from . import animatediff, dynamicrafter, i2v_adapter, i2v_zero, i4vgen, pcfa, pilife
 from .graph import Graph
 from .kit import Kit
 
@@ -13,9 +13,11 @@ TEMPLATES = [
     i2v_zero.pan,
     animatediff.text, animatediff.camera, animatediff.long,
     i4vgen.chosen, i4vgen.own_picture, i4vgen.first_frame_kept, i4vgen.sparse_ctrl, i4vgen.wan,
+    dynamicrafter.picture_512, dynamicrafter.picture_1024, dynamicrafter.two_pictures, dynamicrafter.loop,
 ]
 # Those whose models the demo has no small ones of have no twin; the picture is the other's.
-WITHOUT_TWIN = {i4vgen.sparse_ctrl: i4vgen.first_frame_kept, i4vgen.wan: i4vgen.chosen}
+WITHOUT_TWIN = {i4vgen.sparse_ctrl: i4vgen.first_frame_kept, i4vgen.wan: i4vgen.chosen,
+                **dict.fromkeys((dynamicrafter.picture_512, dynamicrafter.picture_1024, dynamicrafter.two_pictures, dynamicrafter.loop), i2v_adapter.alone)}
 
 
 def graphs(demo: bool) -> dict[str, Graph]:

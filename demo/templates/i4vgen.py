@@ -9,12 +9,11 @@ from .graph import Graph, Group, Node
 from .kit import NEGATIVE, Kit
 from .pcfa import CIRCLE, FOX, NO_PHOTO
 
-WAN_CUTS = "18, 22, 25, 27"  # of 30 steps: the noise levels of the node's own 4, 8, 12, 16 of SD1.5's 25
 TO_VIDEO = "a fox girl in a pink dress on a green hill, waving her arms, wind in her hair"
 
 
-def moved(kit: Kit, module: Node, **more) -> Node:
-    return Node("FF_MotionModuleApply", {"model": kit.model, "motion_module": module["motion_module"], **more}, title="Image version (frames 1)" if more else "")
+def moved(kit: Kit, module: Node) -> Node:
+    return Node("FF_MotionModuleApply", {"model": kit.model, "motion_module": module["motion_module"]})
 
 
 @dataclass(frozen=True)
@@ -48,21 +47,25 @@ def reward(kit: Kit) -> list[Node]:
     return [projection, vision, Node("FF_CLIPScore", {"clip": projection["CLIP"], "clip_vision": vision["CLIP_VISION"]})]
 
 
-def best_of_16(kit: Kit, model, said, unsaid, words: Node, scores: list[Node], empty: Node, of: Settings, **more) -> tuple[list[Node], Node]:
+def best_of_16(kit: Kit, model, said, unsaid, words: Node, scores: list[Node], empty: Node, of: Settings) -> tuple[list[Node], Node]:
     """(what goes into the search, the search). model: of single pictures; empty: latents of 16 of them."""
     guider = Node("CFGGuider", {"model": model, "positive": said, "negative": unsaid, "cfg": of.cfg})
     noise, method = Node("RandomNoise", {"noise_seed": 1}), Node("KSamplerSelect", {"sampler_name": of.sampler})
     sigmas = Node("BasicScheduler", {"model": model, "scheduler": of.scheduler, "steps": of.steps, "denoise": 1.0})
     return [empty, noise, guider, method, sigmas], Node("FF_AnchorImageSearch", {
         "noise": noise["NOISE"], "guider": guider["GUIDER"], "sampler": method["SAMPLER"], "sigmas": sigmas["SIGMAS"], "latent_image": empty["LATENT"], "vae": kit.vae,
-        "reward_model": scores[-1]["reward_model"], "prompt": words["STRING"], **more})
+        "reward_model": scores[-1]["reward_model"], "prompt": words["STRING"]})
 
 
-def prompts_of(kit: Kit) -> tuple[Node, Node, Node]:
-    """(the text, its CONDITIONING, the negative one): the reward model reads the text too."""
-    words = Node("PrimitiveStringMultiline", {"value": kit(TO_VIDEO, CIRCLE)}, title="Prompt")
-    return (words, Node("CLIPTextEncode", {"clip": kit.clip, "text": words["STRING"]}, title="Encode prompt"),
-            Node("CLIPTextEncode", {"clip": kit.clip, "text": kit(NEGATIVE, "")}, title="Negative prompt"))
+def words_of(kit: Kit) -> Node:
+    """The prompt as text: the reward model reads it too."""
+    return Node("PrimitiveStringMultiline", {"value": kit(TO_VIDEO, CIRCLE)}, title="Prompt")
+
+
+def encoded(kit: Kit, words: Node, of: str = "") -> tuple[Node, Node]:
+    """(the prompt's CONDITIONING, the negative one)."""
+    return (Node("CLIPTextEncode", {"clip": kit.clip, "text": words["STRING"]}, title=f"Encode prompt{of}"),
+            Node("CLIPTextEncode", {"clip": kit.clip, "text": kit(NEGATIVE, "")}, title=f"Negative prompt{of}"))
 
 
 def change_candidates(kit: Kit, *more: str) -> list[str]:
@@ -75,30 +78,32 @@ def change_candidates(kit: Kit, *more: str) -> list[str]:
 
 
 def chosen(kit: Kit) -> Graph:
-    module, of = start(kit, files.MODULE_V3, files.ADAPTER_V3), of_sd15(kit)
-    scores, (words, said, unsaid) = reward(kit), prompts_of(kit)
-    images, video = moved(kit, module, frames=1), moved(kit, module)
+    images, scores, words, of = kit.model, reward(kit), words_of(kit), of_sd15(kit)  # the checkpoint as it is, without what is for motion
+    said_of_pictures = encoded(kit, words, " (pictures)")
+    module = start(kit, files.MODULE_V3, files.ADAPTER_V3)
+    (said, unsaid), video = encoded(kit, words), moved(kit, module)
     empty = Node("EmptyLatentImage", {"width": kit.size, "height": kit.size, "batch_size": 16}, title="Candidates")
-    candidates, search = best_of_16(kit, images["model"], said["CONDITIONING"], unsaid["CONDITIONING"], words, scores, empty, of)
+    candidates, search = best_of_16(kit, images, *(node["CONDITIONING"] for node in said_of_pictures), words, scores, empty, of)
     animate, regenerate = animated(video["model"], (said["CONDITIONING"], unsaid["CONDITIONING"]), search["latent"], of)
     decode = kit.decode(regenerate["LATENT"])
     return kit.graph("Text to video, the best of 16 pictures (I4VGen)", [
         [Group("Prompt", [words, said, unsaid]), Group("Reward", scores)],
-        [Group("Candidates", [images, *candidates])],
+        [Group("Candidates", [*said_of_pictures, *candidates])],
         [Group("Method: anchor", [search]), Group("Method: motion", [video, animate])],
         [Group("Sample", [regenerate, decode])],
     ], decode["IMAGE"], about="The model draws 16 single pictures, a reward model picks the one that fits the prompt best. NI-VSDS brings it to life with the motion "
                      "module, and one more sampling from noise draws the detail.", change=change_candidates(
-        kit, "**halve_after** in *Search Anchor Image*: empty samples all candidates to the end, with three times the model calls."))
+        kit, "**draft_steps** in *Search Anchor Image*: more find the best one more surely; 0 samples all candidates to the end, with three times the model calls."))
 
 
 def wan(kit: Kit) -> Graph:
     kit.parts(files.WAN, files.WAN_TEXT, "wan", files.WAN_VAE, fps=16.0)
     of = Settings(30, 6.0, "uni_pc", "simple", denoise=0.8, frames=9)
-    scores, (words, said, unsaid) = reward(kit), prompts_of(kit)
+    scores, words = reward(kit), words_of(kit)
+    said, unsaid = encoded(kit, words)
     shift = Node("ModelSamplingSD3", {"model": kit.model, "shift": 8.0})
     empty = Node("EmptyHunyuanLatentVideo", {"width": 832, "height": 480, "length": 1, "batch_size": 16}, title="Candidates")
-    candidates, search = best_of_16(kit, shift["MODEL"], said["CONDITIONING"], unsaid["CONDITIONING"], words, scores, empty, of, halve_after=WAN_CUTS)
+    candidates, search = best_of_16(kit, shift["MODEL"], said["CONDITIONING"], unsaid["CONDITIONING"], words, scores, empty, of)
     animate, regenerate = animated(shift["MODEL"], (said["CONDITIONING"], unsaid["CONDITIONING"]), search["latent"], of)
     decode = kit.decode(regenerate["LATENT"])
     return kit.graph("Text to video on Wan, the best of 16 pictures (I4VGen)", [
@@ -109,7 +114,7 @@ def wan(kit: Kit) -> Graph:
     ], decode["IMAGE"], about="Wan draws 16 single pictures (clips of one frame), a reward model picks the one that fits the prompt best. NI-VSDS brings it to life with Wan "
                      "itself, and one more sampling draws the detail.", change=change_candidates(
         kit, "**frames** in *Animate Anchor Image*: latent frames; 9 are 33 frames of video, 21 are 81.",
-        "**halve_after** in *Search Anchor Image*: empty samples all candidates to the end."), more="Tried on small models with random weights only.")
+        "**draft_steps** in *Search Anchor Image*: more find the best one more surely; 0 samples all candidates to the end."), more="Tried on small models with random weights only.")
 
 
 def of_picture(kit: Kit, name: str, method: Callable, of: Settings, **note) -> Graph:

@@ -32,6 +32,14 @@ class Kit:
         self.loaders, self.last = [unet, text], [Node("VAELoader", {"vae_name": vae})]
         self.model, self.clip, self.vae, self.fps = unet["MODEL"], text["CLIP"], self.last[0]["VAE"], fps
 
+    def dynamicrafter(self, file: str, whole: bool) -> tuple[Node, Output]:
+        """(the loader, CLIP_VISION). whole: the file holds text encoder and image tower, else they are files of their own."""
+        load = Node("FF_DynamiCrafterLoader", {"dynamicrafter": file, "version": files.VERSIONS.get(file, "auto")})
+        text, vision = (Node("CLIPLoader", {"clip_name": files.SD2_TEXT, "type": "stable_diffusion"}), Node("CLIPVisionLoader", {"clip_name": files.VISION})) if not whole else (None, None)
+        self.loaders, self.last = [load], [text, vision] if text else []
+        self.model, self.clip, self.vae = load["model"], text["CLIP"] if text else load["clip"], load["vae"]
+        return load, vision["CLIP_VISION"] if vision else load["clip_vision"]
+
     @property
     def load(self) -> list:
         return [*self.loaders, *self.last]
@@ -61,7 +69,7 @@ class Kit:
         """columns: those between "Load" and "Save". The note: what it does, the files, what to change first, more."""
         columns = [[Group("Load", self.load)], *columns, [Group("Save", save(name, images, self.fps))]]
         found = filter(None, (files.file_of(node) for column in columns for group in column for node in group.nodes))
-        whose = self("" if self.last else "The VAE is the checkpoint's own.",
+        whose = self("The VAE is the checkpoint's own." if self.vae.node is self.loaders[0] else "",
                      "These are the demo's own tiny models: they draw a shape or two on a background. `./scripts/demo` puts them in place.")
         note = [f"## {name}", about, "### Model files", "\n".join(file.line for file in found), whose,
                 "### What to change first", "\n".join(f"{i}. {text}" for i, text in enumerate(change, 1)), more]

@@ -61,12 +61,18 @@ def test_the_search_gives_a_candidate_as_it_would_be_for_fewer_calls(host, every
     assert tiny.difference(output(host, graphs.searched(), "search", 1), everything[index:index + 1]) < 1e-4
 
 
+def test_drafts_cost_what_they_say_and_the_best_ones_are_sampled_as_they_would_be(host, everything):
+    graph = graphs.searched(halve_after="", draft_steps=2, finalists=1)
+    index, said = int(text_of(host, graph, "search", 2)), text_of(host, graph, "search", 3)
+    assert said.splitlines()[0] == f"image {index + 1} of 4; 14 model calls of one candidate, 3.50 times the batch's (all to the end: 6)"  # 4 x 2 of drafts, 6
+    assert tiny.difference(output(host, graph, "search", 1), everything[index:index + 1]) < 1e-4
+    assert torch.equal(output(host, graphs.searched(halve_after="", draft_steps=2, finalists=4), "search", 1), output(host, graphs.searched(halve_after=""), "search", 1))
+
+
 def test_the_anchor_comes_to_life(host):
     graph = graphs.searched()
     graph["module"] = {"class_type": "FF_MotionModuleLoader", "inputs": {"motion_module": graphs.MOTION}}
     graph["motion"] = {"class_type": "FF_MotionModuleApply", "inputs": {"model": ["model", 0], "motion_module": ["module", 0], "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}}
-    graph["images"] = {"class_type": "FF_MotionModuleApply", "inputs": {**graph["motion"]["inputs"], "frames": 1}}
-    graph["guider"]["inputs"]["model"] = ["images", 0]
     graph["animate"] = {"class_type": "FF_AnimateAnchor", "inputs": {
         "model": ["motion", 0], "positive": ["positive", 0], "negative": ["negative", 0], "samples": ["search", 1], "frames": 3, "seed": 5, "steps": 5, "cfg": 4.0,
         "scheduler": "normal", "preset": "official code", "tau": 0.4, "step_sizes": "1"}}
@@ -78,6 +84,7 @@ def test_the_anchor_comes_to_life(host):
     (graphs.selected(prompt=" "), "Select Anchor Image needs a prompt"),
     (graphs.searched(prompt=""), "Search Anchor Image needs a prompt"),
     (graphs.searched(halve_after="2, 9"), "Search Anchor Image scores after whole steps in rising order, from 1 to 5 of 6, got 2, 9 in 'halve_after'"),
+    (graphs.searched(draft_steps=6), "Search Anchor Image draws drafts in fewer steps than the schedule has, got 6 in 'draft_steps' and 6 steps in 'sigmas'"),
     (graphs.searched(halve_after="soon"), "Search Anchor Image needs numbers from 1 to 10000"),
 ])
 def test_bad_input_is_refused(host, graph, says):

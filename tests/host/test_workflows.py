@@ -4,7 +4,7 @@ from urllib.parse import quote
 import pytest
 from firstframe.demo.cli import outputs, workflow
 from firstframe.demo.templates import write
-from firstframe.tests import graphs, sparse_files, tiny_models, workflows
+from firstframe.tests import graphs, lvdm_files, sparse_files, tiny_models, workflows
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -13,16 +13,18 @@ PLAIN = {"STRING": str, "BOOLEAN": bool, **NUMBERS}
 FILES = {"CheckpointLoaderSimple": "checkpoints", "VAELoader": "vae", "LoraLoader": "loras", "ControlNetLoader": "controlnet",
          "FF_MotionModuleLoader": "animatediff_models", "FF_MotionLoraLoader": "animatediff_motion_lora", "FF_I2VAdapterLoader": "i2v_adapter",
          "FF_ContentAdapterLoader": "ipadapter", "CLIPVisionLoader": "clip_vision", "FF_RewardModelLoader": "reward_models", "FF_SparseCtrlLoader": "controlnet",
+         "FF_DynamiCrafterLoader": "checkpoints",
          "UNETLoader": "diffusion_models", "CLIPLoader": "text_encoders"}  # their choices are the user's files
 every_workflow = pytest.mark.parametrize("path", workflows.ALL, ids=workflows.name)
 every_one_on_demo_models = pytest.mark.parametrize("path", workflows.ON_DEMO_MODELS, ids=workflows.name)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def sparse_ctrl(host, dynamic_host):
-    """One with random weights: the demo has none."""
+def random_models(host, dynamic_host):
+    """With random weights: the demo has none."""
     for server in (host, dynamic_host):
         save_file(sparse_files.model("rgb", tiny_models.SHAPES["demo"][1]), server.base / "models" / "controlnet" / graphs.SPARSE)
+        save_file(lvdm_files.for_demo(), server.base / "models" / "checkpoints" / graphs.DYNAMI)
 
 
 @pytest.fixture(scope="module")

@@ -101,6 +101,18 @@ def plain() -> dict:
     return ends(graph, "sample")
 
 
+def crafter(picture: str) -> dict:
+    graph = graphs.dynamicrafter(picture, frames=FRAMES, end_image=["picture", 0], loop=False)
+    graph["sample"]["inputs"]["steps"] = 1
+    graph["mask"] = MASK
+    graph["weight"] = {"class_type": "FF_DualCrossAttentionPatch", "inputs": {
+        "model": ["dynami", 0], "weight": 0.5, "start_percent": 0.0, "end_percent": 1.0, "mask": ["mask", 0], "frames": 0}}
+    graph["embed"] = {"class_type": "FF_TextAlignedImageEmbedding", "inputs": {
+        "positive": ["condition", 0], "negative": ["condition", 1], "image_projector": ["dynami", 4], "clip_vision": ["vision", 0], "image": ["picture", 0]}}
+    graph["sample"]["inputs"] |= {"model": ["weight", 0], "positive": ["embed", 0], "negative": ["embed", 1]}
+    return ends(graph, "sample")
+
+
 def bases(picture: str) -> dict[str, tuple[dict, str]]:
     """{node id: (graph, the node's key in it)}. picture: of 64x64 pixels, in the host's input folder."""
     pcfa, video = graphs.pcfa(picture, FRAMES, steps=1), motion()
@@ -121,11 +133,15 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FrameSimilarityPrior": (ends(graphs.similar(picture, FRAMES, steps=1), "sample"), "prior"),
         "FF_MatchFrameColors": (colors(picture), "match"),
         "AnchorImageSelect": (candidates(graphs.selected(FRAMES), ["select", 1]), "select"),
-        "FF_AnchorImageSearch": (candidates(graphs.searched(FRAMES, halve_after="1"), ["search", 1]), "search"),
+        "FF_AnchorImageSearch": (candidates(graphs.searched(FRAMES, halve_after="1", draft_steps=2, finalists=2), ["search", 1]), "search"),
         "NIVSDS": (ends(graphs.ni_vsds(picture, FRAMES, steps=3), "sample"), "vsds"),
         "FF_AnimateAnchor": (ends(graphs.animated(picture, FRAMES, steps=3), "sample"), "sample"),
         "FF_ContentAdapterLoader": (content(picture), "adapter"),
         "FF_ContentAdapterApply": (content(picture), "content"),
+        "FF_DynamiCrafterLoader": (crafter(picture), "dynami"),
+        "FF_DynamiCrafterConditioning": (crafter(picture), "condition"),
+        "FF_TextAlignedImageEmbedding": (crafter(picture), "embed"),
+        "FF_DualCrossAttentionPatch": (crafter(picture), "weight"),
         "FF_SparseCtrlLoader": (sparse(picture), "sparse"),
         "FF_SparseCtrlApply": (sparse(picture), "control"),
         "FF_RewardModelLoader": (looked_at({"reward": {"class_type": "FF_RewardModelLoader", "inputs": {"reward_model": graphs.REWARD}}}, "reward"), "reward"),

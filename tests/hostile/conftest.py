@@ -9,7 +9,7 @@ def server():
     import torch
     from comfy.ldm.wan.model import WanModel
     from firstframe.demo.cli.server import PACK, Server
-    from firstframe.tests import adapter_files, graphs, i2v_adapter_files, reward_files, sparse_files, tiny_models
+    from firstframe.tests import adapter_files, graphs, i2v_adapter_files, lvdm_files, reward_files, sparse_files, tiny_models
     from PIL import Image
     from safetensors.torch import save_file
     with Server(custom_nodes=[PACK / "tests" / "hostile" / "source_nodes"], environment={"OMP_NUM_THREADS": "1"}) as server:
@@ -25,6 +25,8 @@ def server():
         reward_files.vocabulary(server.base / "models" / "reward_models")
         (server.base / "models" / "controlnet").mkdir(exist_ok=True)
         save_file(sparse_files.model("rgb", tiny_models.SHAPES["demo"][1]), server.base / "models" / "controlnet" / graphs.SPARSE)
+        (server.base / "models" / "checkpoints").mkdir(exist_ok=True)
+        save_file(lvdm_files.for_demo(), server.base / "models" / "checkpoints" / graphs.DYNAMI)
         Image.effect_noise((64, 64), 60).convert("RGB").save(server.base / "input" / "small.png")
         yield server
 

@@ -145,6 +145,23 @@ SPARSE_CTRLS = ANY | {
     "wrapped_text.ckpt": pickled(lambda good: {"controlnet": "text"}), "wrapped_twice.ckpt": pickled(lambda good: {"controlnet": {"controlnet": good}, "epoch": 1}),
     "wrapped.ckpt": pickled(lambda good: {"controlnet": good, "epoch": 1}),  # good
 }
+DYNAMICRAFTERS = ANY | {
+    "lacks_one.safetensors": tensors(lambda good: dict(list(good.items())[1:])), "far_block.safetensors": tensors(
+        lambda good: {k.replace("input_blocks.1.", "input_blocks.99999."): v for k, v in good.items()}),
+    "wide_norm.safetensors": one(lambda v: torch.ones(200000), "init_attn.0.norm.weight"), "wide_text.safetensors": one(
+        lambda v: torch.ones(v.shape[0], 200000), "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"),
+    "wide_tokens.safetensors": one(lambda v: torch.ones(v.shape[0], 200000), "attn2.to_k_ip"),
+    "many_tokens.safetensors": one(lambda v: torch.ones(1, 100000, 64), "image_proj_model.latents"),
+    "no_projection.safetensors": tensors(lambda good: {k: v for k, v in good.items() if "image_proj" not in k}),
+    "no_motion.safetensors": tensors(lambda good: {k: v for k, v in good.items() if "temopral" not in k}),
+    "odd_scale.safetensors": one(lambda v: v * 0.5, "scale_arr"), "scale_of_text.safetensors": one(lambda v: torch.full((3,), torch.nan), "scale_arr"),
+    "toon.safetensors": tensors(lambda good: {**good, "first_stage_model.decoder.mid.attn_refine.weight": torch.zeros(1)}),
+    "half_a_vae.safetensors": tensors(lambda good: {**good, "first_stage_model.decoder.conv_in.weight": torch.zeros(1)}),
+    "half_a_text.safetensors": tensors(lambda good: {**good, "cond_stage_model.model.ln_final.weight": torch.zeros(1)}),
+    "half_a_tower.safetensors": tensors(lambda good: {**good, "embedder.model.visual.proj": torch.zeros(1)}),
+    "of_text.ckpt": pickled(lambda good: {"state_dict": "text"}), "of_code.ckpt": pickled(lambda good: {"state_dict": {**good, "callback": print}}),
+    "official.ckpt": pickled(lambda good: {"state_dict": good, "epoch": 1}), "deepspeed.ckpt": pickled(lambda good: {"module": {f"_forward_module.{k}": v for k, v in good.items()}}),  # good
+}
 TAGGERS = {  # {folder: {file: bytes}}
     "no_weights": {"config.json": b"{}"}, "broken": {"config.json": b"{", "model.safetensors": b"", "tokenizer.json": b"["}, "a_list": {"config.json": b"[1]"},
     "no_text": {"config.json": b"\xff\x00"}, "unknown": {"config.json": b'{"model_type": "?"}', "model.safetensors": header(58)},

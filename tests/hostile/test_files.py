@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 GOOD = {"FF_MotionModuleLoader": {"double.safetensors", "no_positions.safetensors"}, "FF_MotionLoraLoader": {"double.safetensors"}, "FF_I2VAdapterLoader": {"double.safetensors"},
         "FF_ContentAdapterLoader": {"double.safetensors", "published.bin"}, "FF_RewardModelLoader": {"double.safetensors"},
-        "FF_SparseCtrlLoader": {"double.safetensors", "wrapped.ckpt"}}
+        "FF_SparseCtrlLoader": {"double.safetensors", "wrapped.ckpt"}, "FF_DynamiCrafterLoader": {"double.safetensors", "official.ckpt", "deepspeed.ckpt"}}
 
 
 def written(server, folder: str, bad: dict, good) -> list[str]:
@@ -25,7 +25,8 @@ def written(server, folder: str, bad: dict, good) -> list[str]:
     ("FF_I2VAdapterLoader", "i2v_adapter", "i2v_adapter", "random.safetensors", files.I2V_ADAPTERS),
     ("FF_ContentAdapterLoader", "content_adapter", "ipadapter", graphs.ADAPTER, files.IP_ADAPTERS),
     ("FF_RewardModelLoader", "reward_model", "reward_models", graphs.REWARD, files.REWARDS),
-    ("FF_SparseCtrlLoader", "sparse_ctrl", "controlnet", graphs.SPARSE, files.SPARSE_CTRLS)])
+    ("FF_SparseCtrlLoader", "sparse_ctrl", "controlnet", graphs.SPARSE, files.SPARSE_CTRLS),
+    ("FF_DynamiCrafterLoader", "dynamicrafter", "checkpoints", graphs.DYNAMI, files.DYNAMICRAFTERS)])
 def test_every_bad_file(server, before, node, widget, folder, good, bad):
     names = written(server, folder, bad, load_file(server.base / "models" / folder / good))
     graph, key = bases.bases("small.png")[node]

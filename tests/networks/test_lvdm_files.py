@@ -74,7 +74,7 @@ def changed(**more):
     (changed(**{"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(64, 4, 3, 3)}), "auto", "found a VideoCrafter model"),
     (lambda sd: {f"model.diffusion_model.{i}": torch.zeros(1) for i in range(3)}, "auto", "found a checkpoint. Checkpoints belong into models/checkpoints"),
     (lambda sd: {"a": torch.zeros(1)}, "auto", "found 1 tensors of no kind that this pack knows"),
-    (lambda sd: {k: v for k, v in sd.items() if "input_blocks.0.0" not in k}, "auto", "a UNet that lacks layers|of no layout"),
+    (lambda sd: {k: v for k, v in sd.items() if "input_blocks.0.0" not in k}, "auto", "found no input_blocks.0.0.weight"),
 ])
 def test_what_is_refused(change, chosen, says):
     with pytest.raises(ValueError, match=says):

@@ -71,8 +71,8 @@ def test_the_search_on_a_video_models_single_frames(kind):
     sampler, sigmas = comfy.samplers.sampler_object("euler"), comfy.samplers.calculate_sigmas(m.get_model_object("model_sampling"), "simple", 4)
     empty = {"samples": torch.zeros_like(video.latent(m, frames=1)).repeat(3, 1, 1, 1, 1)}
 
-    def found(halve_after):
-        return AnchorImageSearch.execute(Seed(5), guider, sampler, sigmas, empty, vae, Brightness(), "p", halve_after, 0.5).result
+    def found(halve_after, draft_steps=0):
+        return AnchorImageSearch.execute(Seed(5), guider, sampler, sigmas, empty, vae, Brightness(), "p", halve_after, 0.5, draft_steps).result
 
     image, latent, index, said = found("")
     every = guider.sample(Seed(5).generate_noise(empty), empty["samples"], sampler, sigmas, seed=5)
@@ -81,3 +81,5 @@ def test_the_search_on_a_video_models_single_frames(kind):
     assert tiny.difference(image, pictures[index:index + 1]) < 1e-4 and said.startswith(f"image {index + 1} of 3; 12 model calls")
     image, latent, index, said = found("2")
     assert said.startswith(f"image {index + 1} of 3; 10 model calls") and tiny.difference(latent["samples"], every[index:index + 1]) < 1e-4
+    image, latent, index, said = found("", 2)
+    assert said.startswith(f"image {index + 1} of 3; 14 model calls") and tiny.difference(latent["samples"], every[index:index + 1]) < 1e-4

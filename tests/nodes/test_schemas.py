@@ -7,7 +7,7 @@ from firstframe.demo.cli.server import PACK
 
 STORED = PACK / "tests" / "nodes" / "schemas.json"
 LIMITS = ("default", "min", "max", "step", "options", "control_after_generate", "multiline")
-FILES = {"motion_module", "lora", "tagger", "content_adapter", "image_projection", "reward_model", "sparse_ctrl"}  # inputs whose choices are the user's files
+FILES = {"motion_module", "lora", "tagger", "content_adapter", "image_projection", "reward_model", "sparse_ctrl", "dynamicrafter"}  # inputs whose choices are the user's files
 
 
 def described(widget) -> dict:

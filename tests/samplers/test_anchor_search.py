@@ -1,7 +1,7 @@
 """Ranking and successive halving on candidates whose scores are known."""
 import pytest
 import torch
-from firstframe.samplers.anchor_search import check_cuts, ranking, search
+from firstframe.samplers.anchor_search import Drafts, check_cuts, coarse, ranking, search
 
 NAN = float("nan")
 
@@ -68,6 +68,23 @@ def test_one_candidate_is_sampled_in_one_go():
 def test_a_share_that_is_less_than_one_drops_none_and_one_always_stays():
     run = Run([3.0, 9.0, 1.0])
     assert run.search(6, [2], drop=0.1).kept == [0, 1, 2] and Run([3.0, 9.0, 1.0]).search(6, [2], drop=0.99).kept == [1]
+
+
+def test_only_the_best_drafts_are_sampled():
+    run = Run([3.0, 9.0, 1.0, 7.0])
+    found = search(run.sample, run.score, run.z, 10, [], 0.5, "N", Drafts(lambda rows, z: -z, 4, 2))  # drafts that mislead
+    assert run.seen == [([0, 2], 0, 10)] and run.scored == [4, 2] and found.index == 0 and found.calls == 4 * 4 + 2 * 10 and found.kept == [0, 2]
+    assert found.scores == {0: 13.0, 1: -9.0, 2: 11.0, 3: -7.0}
+    one = search(run.sample, run.score, run.z, 10, [], 0.5, "N", Drafts(lambda rows, z: z, 4, 1))
+    assert one.index == 1 and one.latent.item() == 19 and one.calls == 16 + 10
+    both = search(run.sample, run.score, run.z, 10, [5], 0.5, "N", Drafts(lambda rows, z: z, 4, 2))
+    assert both.index == 1 and both.calls == 16 + 10 + 5
+    assert search(run.sample, run.score, run.z, 10, [], 0.5, "N", Drafts(None, 4, 4)).calls == 40  # all are finalists: no drafts
+
+
+def test_a_coarse_schedule_has_both_ends():
+    sigmas = torch.tensor([9.0, 7, 5, 3, 1, 0])
+    assert coarse(sigmas, 2).tolist() == [9, 5, 0] and torch.equal(coarse(sigmas, 5), sigmas) and coarse(sigmas, 1).tolist() == [9, 0]
 
 
 def test_nan_is_dropped_first():

@@ -18,12 +18,15 @@ def test_searches_on_scores_that_are_known():
     end = torch.full((16,), 10.0)
     end[3], end[5] = 40.0, 39.7
     early = end.flip(0)
-    scores = {steps: end.clone() for steps in (*i4vgen.SCORED, i4vgen.STEPS)} | {4: early}  # after 4 steps the eight that are kept are the last ones but one
+    drafts = end.clone()
+    drafts[3], drafts[7] = 0.0, 50.0
+    scores = {steps: end.clone() for steps in (*i4vgen.SCORED, i4vgen.STEPS)} | {4: early, **{-n: end.clone() for n in i4vgen.DRAFTS}, -8: drafts}
     early[3], early[5] = 5.0, 20.0
     rows = i4vgen.found_by(s, scores, np.stack([right if i == 3 else wrong for i in range(16)]))
     assert rows["off"] == {"winner kept, %": 100, "within 1 %, %": 100, "score lost": 0, "right, %": 100, "units": 25}
-    assert rows["8, 16"] == {**rows["off"], "units": (16 * 8 + 8 * 8 + 4 * 9) / 16}
-    lost = rows["4, 8, 12, 16"]
+    assert rows["half after 8, 16"] == {**rows["off"], "units": (16 * 8 + 8 * 8 + 4 * 9) / 16} and rows[i4vgen.DEFAULT] == {**rows["off"], "units": 6 + 25 * 2 / 16}
+    assert rows["drafts of 8, 2"] == {"winner kept, %": 0, "within 1 %, %": 100, "score lost": pytest.approx(0.3, abs=1e-4), "right, %": 0, "units": 8 + 25 * 2 / 16}
+    lost = rows["half after 4, 8, 12, 16"]  # after 4 steps the eight that are kept are the last ones but one
     assert lost["winner kept, %"] == 0 and lost["within 1 %, %"] == 100 and lost["score lost"] == pytest.approx(0.3, abs=1e-4) and lost["right, %"] == 0
     assert lost["units"] == (16 * 4 + 8 * 4 + 4 * 4 + 2 * 4 + 9) / 16
     chance = rows["any of them"]
@@ -34,12 +37,14 @@ def test_searches_on_scores_that_are_known():
 def test_each_row_changes_something(monkeypatch):
     monkeypatch.setitem(i4vgen.SETTINGS, "steps", 4)
     monkeypatch.setattr(i4vgen, "STEPS", 4)
-    monkeypatch.setattr(i4vgen, "DEFAULT", ((1, 2), 0.75))
+    monkeypatch.setitem(i4vgen.SEARCHES, i4vgen.DEFAULT, ((1, 2), 0.75, 0, 0))
+    monkeypatch.setattr(i4vgen, "SCORED", [1, 2])
+    monkeypatch.setattr(i4vgen, "DRAFTS", [3])
     monkeypatch.setattr(i4vgen, "CANDIDATES", 4)
     monkeypatch.setattr(i4vgen.scene, "FRAMES", 4)
     pipeline, s = i4vgen.Pipeline(), motion.scene_of(0)
-    latents, scores = pipeline.candidates(s.caption(), 0, [1, 2])
-    assert latents.shape == (4, 4, 16, 16) and sorted(scores) == [1, 2, 4] and len({tuple(found.tolist()) for found in scores.values()}) == 3
+    latents, scores = pipeline.candidates(s.caption(), 0)
+    assert latents.shape == (4, 4, 16, 16) and sorted(scores) == [-3, 1, 2, 4] and len({tuple(found.tolist()) for found in scores.values()}) == 4
     scores[1][0] = -1000.0  # the first is not the best
     made = i4vgen.stages(pipeline, s, 0, latents, scores)
     clips = [clip for clip, _ in made.values()]

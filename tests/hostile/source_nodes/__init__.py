@@ -71,7 +71,7 @@ BAD = {  # wire type: {name: the bad value, from the good one that stood there}
               "five axes": lambda good: Noise(lambda z: torch.zeros_like(z)[:, :, None])},
     "SIGMAS": {"none": lambda good: good[:0], "NaN": lambda good: good * NAN},
     "INVERSION": {}, "MOTION_TOKENS": {}, "FF_MOTION_MODULE": {}, "I2V_ADAPTER": {}, "CONTENT_ADAPTER": {}, "CLIP_VISION": {}, "CONTROL_NET": {},
-    "REWARD_MODEL": {}, "GUIDER": {}, "SAMPLER": {},
+    "REWARD_MODEL": {}, "FF_IMAGE_PROJECTOR": {}, "GUIDER": {}, "SAMPLER": {},
 }
 
 
