@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension
 from .nodes.anchor import AnchorImageSearch, AnchorImageSelect
 from .nodes.attention_map import MotionAttentionMap
 from .nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader
+from .nodes.dynamicrafter_sampling import DynamiCrafterSampler, MultiConditionGuiderNode
 from .nodes.frame_colors import MatchFrameColors
 from .nodes.frame_similarity import FrameSimilarityPrior
 from .nodes.frames import PictureToFrames
@@ -21,7 +22,7 @@ WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, ContentAdapterLoader, ContentAdapterApply,
          FrameSimilarityPrior, MatchFrameColors, RewardModelLoader, ClipScoreNode, AnchorImageSelect,
-         AnchorImageSearch, NIVSDS, AnimateAnchor, SparseCtrlLoader, SparseCtrlApply]
+         AnchorImageSearch, NIVSDS, AnimateAnchor, SparseCtrlLoader, SparseCtrlApply, DynamiCrafterSampler, MultiConditionGuiderNode]
 
 
 class FirstFrame(ComfyExtension):

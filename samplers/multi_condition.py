@@ -67,7 +67,7 @@ class MultiConditionGuider(CFGGuider):
         self.inner_set_conds({"positive": positive, "negative": negative, NO_TEXT: picture_without_text(positive, negative)})
 
     def set_cfg(self, text: float, image: float, rescale: float = 0.0):
-        self.cfg, self.image_cfg, self.rescale = text, image, rescale
+        self.cfg, self.image_cfg, self.rescale = float(text), float(image), float(rescale)
 
     def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006  (the host's signature)
         cond, options, scale = self.conds["positive"], {**model_options}, self.cfg

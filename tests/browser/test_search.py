@@ -13,6 +13,7 @@ PICTURE = {"FF_ContentAdapterLoader", "FF_ContentAdapterApply"}
 I4VGEN = {"NIVSDS", "FF_AnimateAnchor", "AnchorImageSelect", "FF_AnchorImageSearch"}
 REWARD = {"FF_RewardModelLoader", "FF_CLIPScore"}
 SPARSE = {"FF_SparseCtrlLoader", "FF_SparseCtrlApply"}
+DYNAMICRAFTER = {"FF_DynamiCrafterSampler", "FF_MultiConditionGuider"}
 WORDS = {
     "first frame": {"FF_PictureToFrames", "FF_I2VZero"}, "image to video": {"FF_PictureToFrames", "PCFAPatch", "FF_MotionModuleApply"},
     "i2v": {"FF_PictureToFrames", "PCFAPatch", "FF_I2VZero", "MotionAwareInversion", "FF_MotionModuleApply"}, "animatediff": MOTION,
@@ -25,7 +26,8 @@ WORDS = {
     "reward": REWARD, "imagereward": {"FF_RewardModelLoader"},
     "pickscore": {"FF_RewardModelLoader"}, "hpsv2": {"FF_RewardModelLoader"}, "clip score": {"FF_CLIPScore"},
     "sparsectrl": SPARSE, "controlnet": SPARSE, "key frames": {"FF_SparseCtrlApply"},
-    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | REWARD | SPARSE,
+    "dynamicrafter": DYNAMICRAFTER, "ddim": {"FF_DynamiCrafterSampler", "MotionAwareInversion"}, "dual cfg": {"FF_MultiConditionGuider"}, "rescalecfg": {"FF_MultiConditionGuider"},
+    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | REWARD | SPARSE | DYNAMICRAFTER,
 }
 
 

@@ -95,6 +95,19 @@ def sparse(picture: str) -> dict:
     return ends(graph, "sample")
 
 
+def dynamicrafter() -> dict:
+    graph = {"model": {"class_type": "SmallDynamiCrafter", "inputs": {"rescale_base": 0.7}}}
+    graph["latent"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 128, "batch_size": 4}}
+    graph["random"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
+    graph["guider"] = {"class_type": "FF_MultiConditionGuider", "inputs": {
+        "model": ["model", 0], "positive": ["model", 1], "negative": ["model", 2], "text_cfg": 7.5, "image_cfg": 3.0, "guidance_rescale": 0.7}}
+    graph["method"] = {"class_type": "FF_DynamiCrafterSampler", "inputs": {"eta": 1.0, "end_as_published": True}}
+    graph["sigmas"] = {"class_type": "BasicScheduler", "inputs": {"model": ["model", 0], "scheduler": "simple", "steps": 2, "denoise": 1.0}}
+    graph["sample"] = {"class_type": "SamplerCustomAdvanced", "inputs": {
+        "noise": ["random", 0], "guider": ["guider", 0], "sampler": ["method", 0], "sigmas": ["sigmas", 0], "latent_image": ["latent", 0]}}
+    return ends(graph, "sample")
+
+
 def plain() -> dict:
     graph = graphs.plain(FRAMES, steps=1)
     graph["latent"]["inputs"] |= {"width": 64, "height": 64}
@@ -129,6 +142,8 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_SparseCtrlLoader": (sparse(picture), "sparse"),
         "FF_SparseCtrlApply": (sparse(picture), "control"),
         "FF_RewardModelLoader": (looked_at({"reward": {"class_type": "FF_RewardModelLoader", "inputs": {"reward_model": graphs.REWARD}}}, "reward"), "reward"),
+        "FF_DynamiCrafterSampler": (dynamicrafter(), "method"),
+        "FF_MultiConditionGuider": (dynamicrafter(), "guider"),
         "FF_CLIPScore": (looked_at(graphs.clip_score(), "reward"), "reward"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}

@@ -7,7 +7,7 @@ from firstframe.tests import tiny_models as tiny
 from firstframe.tests.networks.test_lvdm_model import F, model, said
 
 
-def guided(m, cfg: float, image_cfg: float, rescale: float = 0.0, sigma: float = 3.0, positive=None, seen=None) -> torch.Tensor:
+def guided(m, cfg: float, image_cfg: float, rescale: float = 0.0, sigma: float = 3.0, positive=None) -> torch.Tensor:
     """D after guidance at one level, by the guider's own way through the host: one step of euler to 0."""
     made = MultiConditionGuider(m)
     made.set_conds(positive or said(0), said(1))
@@ -178,3 +178,10 @@ def test_the_third_conditioning_is_made_of_the_two_and_they_stay():
 def test_what_is_refused(positive, negative, message):
     with pytest.raises(ValueError, match=f"Multi-Condition Guider .*{message}"):
         picture_without_text(positive, negative)
+
+
+def test_context_windows_are_the_hosts():
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+    m = ContextWindowsManualNode.execute(model(), 2, 1, "standard_static", 1, False, "pyramid", 0, False).result[0]
+    c, u, u_img = of_each(m)
+    assert tiny.difference(c, of_each(model())[0]) > 1e-3 and tiny.difference(guided(m, 7.5, 3.0), u + 3.0 * (u_img - u) + 7.5 * (c - u_img)) <= 1e-5

@@ -2,10 +2,14 @@
 
 HostileValue has an output of the type *, which the host connects to anything.
 """
+import sys
+from pathlib import Path
+
 import comfy.clip_vision
 import comfy.memory_management
 import torch
 from comfy_api.latest import ComfyExtension, io
+from safetensors.torch import load_file
 
 NAN, INF = float("nan"), float("inf")
 
@@ -110,9 +114,31 @@ class SmallClipVision(io.ComfyNode):
         return io.NodeOutput(clip)
 
 
+class SmallDynamiCrafter(io.ComfyNode):
+    """The golden file's UNet in the pack's own class, with its prompts and pictures."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(node_id="SmallDynamiCrafter", category="tests", inputs=[io.Float.Input("rescale_base")],
+                         outputs=[io.Model.Output(), io.Conditioning.Output(), io.Conditioning.Output()])
+
+    @classmethod
+    def execute(cls, rescale_base) -> io.NodeOutput:
+        pack = next(module for name, module in list(sys.modules.items()) if name.endswith("ComfyUI-FirstFrame.networks.lvdm_model"))
+        unet = sys.modules[pack.__name__.replace("lvdm_model", "lvdm_unet")]
+        g = load_file(Path(__file__).resolve().parents[2] / "golden" / "d2_dynamicrafter_unet_256.safetensors")
+        sd = unet.as_ours({k.removeprefix("w.model.diffusion_model."): v.float() for k, v in g.items() if k.startswith("w.")})
+        config = dict(image_size=32, in_channels=8, out_channels=4, transformer_depth_middle=1, use_linear_in_transformer=True, use_spatial_transformer=True, legacy=False,
+                      use_checkpoint=False, model_channels=64, num_res_blocks=[1, 1], channel_mult=[1, 1], transformer_depth=[1, 0], transformer_depth_output=[1, 1, 0, 0],
+                      num_head_channels=16, context_dim=40)
+        text, z = g["in.context"], g["in.x_noisy_then_concat"][0, 4:].transpose(0, 1)
+        said = ([[text[row:row + 1, :77], {"image_tokens": text[row:row + 1, 77:], "fps": 3, "concat_latent_image": z}]] for row in (0, 1))
+        return io.NodeOutput(pack.in_patcher(sd, config, unet.layout_of(sd, head=16), rescale_base), *said)
+
+
 class Sources(ComfyExtension):
     async def get_node_list(self):
-        return [HostileValue, SmallClipVision]
+        return [HostileValue, SmallClipVision, SmallDynamiCrafter]
 
 
 async def comfy_entrypoint():
