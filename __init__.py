@@ -5,6 +5,7 @@ from .nodes.anchor import AnchorImageSearch, AnchorImageSelect
 from .nodes.attention_map import MotionAttentionMap
 from .nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader
 from .nodes.dynamicrafter import DualCrossAttentionPatch, DynamiCrafterConditioning, DynamiCrafterLoader, TextAlignedImageEmbedding
+from .nodes.dynamicrafter_sampling import DynamiCrafterSampler, MultiConditionGuiderNode
 from .nodes.frame_colors import MatchFrameColors
 from .nodes.frame_similarity import FrameSimilarityPrior
 from .nodes.frames import PictureToFrames
@@ -22,7 +23,8 @@ WEB_DIRECTORY = "./web"
 NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseInit, NoiseClipper, MotionTokensNode, MotionAttentionMap,
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, ContentAdapterLoader, ContentAdapterApply,
          FrameSimilarityPrior, MatchFrameColors, RewardModelLoader, ClipScoreNode, AnchorImageSelect,
-         AnchorImageSearch, NIVSDS, AnimateAnchor, SparseCtrlLoader, SparseCtrlApply, DynamiCrafterLoader, DynamiCrafterConditioning, TextAlignedImageEmbedding, DualCrossAttentionPatch]
+         AnchorImageSearch, NIVSDS, AnimateAnchor, SparseCtrlLoader, SparseCtrlApply, DynamiCrafterLoader, DynamiCrafterConditioning, TextAlignedImageEmbedding,
+         DualCrossAttentionPatch, DynamiCrafterSampler, MultiConditionGuiderNode]
 
 
 class FirstFrame(ComfyExtension):

@@ -14,7 +14,7 @@ SMALL = {("KSampler", "steps"): 2, ("FrameSimilarityPrior", "steps"): 2, ("FF_I2
          ("FF_DynamiCrafterLoader", "version"): "auto"}  # widgets by node type
 TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FrameSimilarityPrior", "frames"): 3,
         ("FF_I2VZero", "frames"): 3, ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3,
-        ("FF_DynamiCrafterConditioning", "width"): 128, ("FF_DynamiCrafterConditioning", "height"): 128, ("FF_DynamiCrafterConditioning", "frames"): 3, ("ImageFromBatch", "length"): 2}
+        ("FF_DynamiCrafterConditioning", "width"): 128, ("FF_DynamiCrafterConditioning", "height"): 128, ("FF_DynamiCrafterConditioning", "frames"): 3, ("ImageFromBatch", "length"): 3}
 LONG = {("EmptyLatentImage", "batch_size"): 20, ("FrameSimilarityPrior", "frames"): 20, ("ContextWindowsManual", "context_length"): 15}  # two windows, with a clean first frame in each
 
 

@@ -15,7 +15,8 @@ AFTER_GENERATE = ("fixed", "increment", "decrement", "randomize", "increment-wra
 SEEDS = ("seed", "noise_seed")
 TEXTS = {"CLIPTextEncode": "text", "FF_MotionTokens": "text", "PrimitiveStringMultiline": "value"}  # nodes that may be titled "Prompt", and their widget
 # nodes that are told the clip's length, and by which widget
-CLIPS = {"FF_PictureToFrames": "frames", "FrameSimilarityPrior": "frames", "FF_I2VZero": "frames", "FF_AnimateAnchor": "frames", "EmptyLatentImage": "batch_size"}
+CLIPS = {"FF_PictureToFrames": "frames", "FrameSimilarityPrior": "frames", "FF_I2VZero": "frames", "FF_AnimateAnchor": "frames", "FF_DynamiCrafterConditioning": "frames",
+         "EmptyLatentImage": "batch_size"}
 
 
 class WorkflowError(ValueError):

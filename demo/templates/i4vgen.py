@@ -62,10 +62,10 @@ def words_of(kit: Kit) -> Node:
     return Node("PrimitiveStringMultiline", {"value": kit(TO_VIDEO, CIRCLE)}, title="Prompt")
 
 
-def encoded(kit: Kit, words: Node, of: str = "") -> tuple[Node, Node]:
-    """(the prompt's CONDITIONING, the negative one)."""
+def encoded(kit: Kit, words: Node, unsaid=None, of: str = "") -> tuple[Node, Node]:
+    """(the prompt's CONDITIONING, the negative one). unsaid: a node with the negative prompt as text, None: it is typed here."""
     return (Node("CLIPTextEncode", {"clip": kit.clip, "text": words["STRING"]}, title=f"Encode prompt{of}"),
-            Node("CLIPTextEncode", {"clip": kit.clip, "text": kit(NEGATIVE, "")}, title=f"Negative prompt{of}"))
+            Node("CLIPTextEncode", {"clip": kit.clip, "text": unsaid["STRING"] if unsaid else kit(NEGATIVE, "")}, title=f"{'Encode n' if unsaid else 'N'}egative prompt{of}"))
 
 
 def change_candidates(kit: Kit, *more: str) -> list[str]:
@@ -79,16 +79,20 @@ def change_candidates(kit: Kit, *more: str) -> list[str]:
 
 def chosen(kit: Kit) -> Graph:
     images, scores, words, of = kit.model, reward(kit), words_of(kit), of_sd15(kit)  # the checkpoint as it is, without what is for motion
-    said_of_pictures = encoded(kit, words, " (pictures)")
+    unsaid = Node("PrimitiveStringMultiline", {"value": ""}, title="Negative prompt") if kit.demo else None
+    pictures = said = encoded(kit, words, unsaid, kit("", " (pictures)"))
     module = start(kit, files.MODULE_V3, files.ADAPTER_V3)
-    (said, unsaid), video = encoded(kit, words), moved(kit, module)
+    video, typed = moved(kit, module), [words, *said]
+    if kit.demo:  # whose LoRA is on the text encoder too
+        said = encoded(kit, words, unsaid)
+        typed = [words, unsaid, *said]
     empty = Node("EmptyLatentImage", {"width": kit.size, "height": kit.size, "batch_size": 16}, title="Candidates")
-    candidates, search = best_of_16(kit, images, *(node["CONDITIONING"] for node in said_of_pictures), words, scores, empty, of)
-    animate, regenerate = animated(video["model"], (said["CONDITIONING"], unsaid["CONDITIONING"]), search["latent"], of)
+    candidates, search = best_of_16(kit, images, *(node["CONDITIONING"] for node in pictures), words, scores, empty, of)
+    animate, regenerate = animated(video["model"], [node["CONDITIONING"] for node in said], search["latent"], of)
     decode = kit.decode(regenerate["LATENT"])
     return kit.graph("Text to video, the best of 16 pictures (I4VGen)", [
-        [Group("Prompt", [words, said, unsaid]), Group("Reward", scores)],
-        [Group("Candidates", [*said_of_pictures, *candidates])],
+        [Group("Prompt", typed), Group("Reward", scores)],
+        [Group("Candidates", [*(pictures if kit.demo else ()), *candidates])],
         [Group("Method: anchor", [search]), Group("Method: motion", [video, animate])],
         [Group("Sample", [regenerate, decode])],
     ], decode["IMAGE"], about="The model draws 16 single pictures, a reward model picks the one that fits the prompt best. NI-VSDS brings it to life with the motion "

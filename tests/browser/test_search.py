@@ -13,7 +13,8 @@ PICTURE = {"FF_ContentAdapterLoader", "FF_ContentAdapterApply"}
 I4VGEN = {"NIVSDS", "FF_AnimateAnchor", "AnchorImageSelect", "FF_AnchorImageSearch"}
 REWARD = {"FF_RewardModelLoader", "FF_CLIPScore"}
 SPARSE = {"FF_SparseCtrlLoader", "FF_SparseCtrlApply"}
-CRAFTER = {"FF_DynamiCrafterLoader", "FF_DynamiCrafterConditioning", "FF_TextAlignedImageEmbedding", "FF_DualCrossAttentionPatch"}
+CRAFTER = {"FF_DynamiCrafterLoader", "FF_DynamiCrafterConditioning", "FF_TextAlignedImageEmbedding", "FF_DualCrossAttentionPatch", "FF_DynamiCrafterSampler",
+           "FF_MultiConditionGuider"}
 WORDS = {
     "first frame": {"FF_PictureToFrames", "FF_I2VZero"}, "image to video": {"FF_PictureToFrames", "PCFAPatch", "FF_MotionModuleApply"},
     "i2v": {"FF_PictureToFrames", "PCFAPatch", "FF_I2VZero", "MotionAwareInversion", "FF_MotionModuleApply"}, "animatediff": MOTION,
@@ -27,6 +28,7 @@ WORDS = {
     "pickscore": {"FF_RewardModelLoader"}, "hpsv2": {"FF_RewardModelLoader"}, "clip score": {"FF_CLIPScore"},
     "sparsectrl": SPARSE, "controlnet": SPARSE, "key frames": {"FF_SparseCtrlApply"},
     "dynamicrafter": CRAFTER, "interpolation": {"FF_DynamiCrafterLoader", "FF_DynamiCrafterConditioning"}, "image tokens": {"FF_TextAlignedImageEmbedding"},
+    "ddim": {"FF_DynamiCrafterSampler", "MotionAwareInversion"}, "dual cfg": {"FF_MultiConditionGuider"}, "rescalecfg": {"FF_MultiConditionGuider"},
     "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | REWARD | SPARSE | CRAFTER,
 }
 

@@ -111,11 +111,12 @@ def test_every_template_has_its_twin_and_the_best_comes_first():
     assert [p.stem for p in workflows.FOR_USERS] == list(graphs(demo=False)) == list(pictured())
     assert [p.stem for p in workflows.FOR_DEMO] == list(graphs(demo=True)) == [stem for stem, twin in pictured().items() if stem == twin]
     assert workflows.FOR_USERS[0].stem == "01 Picture to video, moves as the prompt says (I2V-Adapter)"
-    for demo in workflows.FOR_DEMO:  # the twin has its VAE, a LoRA with its motion module, and its CLIP pair for a reward model
+    for demo in workflows.FOR_DEMO:  # the twin has its VAE, a LoRA with its motion module, on the text encoder too, and its CLIP pair for a reward model
         user, = (path for path in workflows.FOR_USERS if path.stem == demo.stem)
         kinds = [sorted(n["type"] for n in workflow.load(p)["nodes"] if n["type"] not in ("VAELoader", "LoraLoader")) for p in (user, demo)]
         if "FF_RewardModelLoader" in kinds[0]:
-            kinds[0] = sorted([*(kind for kind in kinds[0] if kind != "FF_RewardModelLoader"), "FF_CLIPScore", "CLIPVisionLoader"])
+            kinds[0] = sorted([*(kind for kind in kinds[0] if kind != "FF_RewardModelLoader"), "FF_CLIPScore", "CLIPVisionLoader",
+                               "CLIPTextEncode", "CLIPTextEncode", "PrimitiveStringMultiline"])  # single pictures are drawn without that LoRA
         assert kinds[0] == kinds[1]
 
 

@@ -103,13 +103,18 @@ def plain() -> dict:
 
 def crafter(picture: str) -> dict:
     graph = graphs.dynamicrafter(picture, frames=FRAMES, end_image=["picture", 0], loop=False)
-    graph["sample"]["inputs"]["steps"] = 1
     graph["mask"] = MASK
     graph["weight"] = {"class_type": "FF_DualCrossAttentionPatch", "inputs": {
         "model": ["dynami", 0], "weight": 0.5, "start_percent": 0.0, "end_percent": 1.0, "mask": ["mask", 0], "frames": 0}}
     graph["embed"] = {"class_type": "FF_TextAlignedImageEmbedding", "inputs": {
         "positive": ["condition", 0], "negative": ["condition", 1], "image_projector": ["dynami", 4], "clip_vision": ["vision", 0], "image": ["picture", 0]}}
-    graph["sample"]["inputs"] |= {"model": ["weight", 0], "positive": ["embed", 0], "negative": ["embed", 1]}
+    graph["random"] = {"class_type": "RandomNoise", "inputs": {"noise_seed": 5}}
+    graph["guider"] = {"class_type": "FF_MultiConditionGuider", "inputs": {
+        "model": ["weight", 0], "positive": ["embed", 0], "negative": ["embed", 1], "text_cfg": 7.5, "image_cfg": 3.0, "guidance_rescale": 0.7}}
+    graph["method"] = {"class_type": "FF_DynamiCrafterSampler", "inputs": {"eta": 1.0, "end_as_published": True}}
+    graph["sigmas"] = {"class_type": "BasicScheduler", "inputs": {"model": ["dynami", 0], "scheduler": "simple", "steps": 2, "denoise": 1.0}}
+    graph["sample"] = {"class_type": "SamplerCustomAdvanced", "inputs": {
+        "noise": ["random", 0], "guider": ["guider", 0], "sampler": ["method", 0], "sigmas": ["sigmas", 0], "latent_image": ["condition", 2]}}
     return ends(graph, "sample")
 
 
@@ -145,6 +150,8 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_SparseCtrlLoader": (sparse(picture), "sparse"),
         "FF_SparseCtrlApply": (sparse(picture), "control"),
         "FF_RewardModelLoader": (looked_at({"reward": {"class_type": "FF_RewardModelLoader", "inputs": {"reward_model": graphs.REWARD}}}, "reward"), "reward"),
+        "FF_DynamiCrafterSampler": (crafter(picture), "method"),
+        "FF_MultiConditionGuider": (crafter(picture), "guider"),
         "FF_CLIPScore": (looked_at(graphs.clip_score(), "reward"), "reward"),
     }
     return {node: (needed(graph), key) for node, (graph, key) in found.items()}
