@@ -9,7 +9,7 @@ have nothing), and as drafts of fewer steps; each one's denoised prediction is s
 the end, is at most that much lower; score lost: of the reward's 100; right: shape, its colour and the background's colour are those of the prompt (by
 analysis, demo/world/judge.py); units: model calls, counted for the whole batch of 16.
 
-Stages, on the first fifth of the prompts; each row but the first changes one thing of the full one:
+Stages, on the first eighth of the prompts; each row but the first changes one thing of the full one:
 
 - plain AnimateDiff;
 - without selection: the anchor is the first candidate;
@@ -152,7 +152,7 @@ def stages(pipeline: Pipeline, s: scene.Scene, seed: int, latents: torch.Tensor,
 
 def main(argv: list[str]) -> int:
     n, sheet = report.arguments(argv, 100)
-    pipeline, shown, few = Pipeline(), [], -(-n // 5)
+    pipeline, shown, few = Pipeline(), [], n // 8
 
     @torch.inference_mode()
     def measure(seed: int) -> dict:
