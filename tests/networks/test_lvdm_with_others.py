@@ -92,3 +92,11 @@ def test_in_context_windows_each_frame_is_sampled_with_its_window(m):
     apart = clip(windowed, 6, positive=said(1, concat_latent_image=torch.cat([z] * 5 + [z * 0])))
     same = clip(windowed, 6, positive=said(1, concat_latent_image=torch.cat([z] * 6)))
     assert tiny.difference(apart[3:], same[3:]) > 1e-4 and tiny.difference(apart[:3], same[:3]) <= 1e-5  # the last frame's picture reaches its own window alone
+
+
+@pytest.mark.parametrize("preset", ["official code", "paper"])
+def test_an_anchor_comes_to_life_on_it(m, preset):
+    from firstframe.nodes.i4vgen import AnimateAnchor
+    z = tiny.latents(1, 8)
+    found = AnimateAnchor.execute(m, said(1), said(2), {"samples": z}, FRAMES, 5, 6, 7.5, "simple", preset, 0.4, "1").result[0]["samples"]
+    assert found.shape == (FRAMES, 4, 8, 8) and torch.isfinite(found).all() and tiny.difference(found[1], found[0]) > 1e-3
