@@ -46,7 +46,9 @@ def again(source, name: str, chosen: str, size: ResamplerSize) -> dict:
     return found.projection
 
 
-def image_projector(source, name: str, chosen: str, contents) -> ImageProjector:
-    """source(): the file's tensors, each time that the host needs another copy; contents: what `look` found in them."""
+def image_projector(source, name: str, chosen: str, contents) -> ImageProjector | None:
+    """source(): the file's tensors, each time that the host needs another copy; contents: what `look` found in them. None for a model that takes no picture."""
+    if contents.size is None:
+        return None
     read = partial(again, source, name, chosen, contents.size)
     return ImageProjector(in_patcher(partial(image_projection, contents.size), contents.projection, read), name, contents.size, contents.version)

@@ -8,26 +8,36 @@ import torch
 from comfy.ldm.modules.attention import CrossAttention, FeedForward
 from torch import nn
 
+from .relative_positions import RelativeAttention
+
 KERNEL = 3  # frames that a temporal convolution sees
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of one temporal transformer. channels, a multiple of 32; inner: of its tokens; as_convolutions: proj_in and proj_out are convolutions over one place, as in init_attn."""
+    """Of one temporal transformer. channels, a multiple of 32; inner: of its tokens; as_convolutions: proj_in and proj_out are convolutions over one place, as in init_attn;
+    reach: frames up to which its tables of relative positions tell distances apart, None: it has none."""
 
     channels: int
     inner: int
     heads: int
     as_convolutions: bool = False
+    reach: int | None = None
+
+
+def attention_of(size: Size, made: dict) -> CrossAttention:
+    own = dict(query_dim=size.inner, heads=size.heads, **made)
+    d = size.inner // size.heads
+    return CrossAttention(dim_head=d, **own) if size.reach is None else RelativeAttention(size.reach, d, **own)
 
 
 class TemporalBlock(nn.Module):
-    """Two self-attentions along the frames and a feed-forward layer. Neither sees a position or a prompt."""
+    """Two self-attentions along the frames and a feed-forward layer. None sees a prompt; the attentions see positions only with tables for them."""
 
     def __init__(self, size: Size, dtype, device, operations):
         super().__init__()
         made, d = dict(dtype=dtype, device=device, operations=operations), size.inner
-        self.attn1, self.attn2 = (CrossAttention(d, heads=size.heads, dim_head=d // size.heads, **made) for _ in range(2))
+        self.attn1, self.attn2 = (attention_of(size, made) for _ in range(2))
         self.ff = FeedForward(d, glu=True, **made)
         self.norm1, self.norm2, self.norm3 = (operations.LayerNorm(d, dtype=dtype, device=device) for _ in range(3))
 

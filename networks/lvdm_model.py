@@ -13,20 +13,22 @@ import comfy.utils
 import torch
 from comfy.model_base import ModelType
 
-from ..samplers.dynamic_rescale import DynamicRescale
+from ..samplers.dynamic_rescale import DynamicRescale, DynamicRescaleEPS
 from .lvdm_files import AUTO, Contents, look
 from .lvdm_unet import Layout, LvdmUNet
 
 IMAGE_TOKENS, FPS, CONCAT = "image_tokens", "fps", "concat_latent_image"  # in a CONDITIONING's options
+FPS_UNSAID = 16  # VideoCrafter's published UNet, where a call says none
 
 
 class LvdmModel(comfy.model_base.BaseModel):
-    """Frames along the batch. A CONDITIONING brings image_tokens [1,m,D]; fps, a number; concat_latent_image [1 or F,4,h,w], in the space of LATENTs."""
+    """Frames along the batch. A CONDITIONING brings image_tokens [1,m,D]; fps, a number; concat_latent_image [1 or F,4,h,w], in the space of LATENTs. VideoCrafter takes no
+    concat_latent_image, and image_tokens only where it has layers for them."""
 
     def __init__(self, model_config, layout: Layout, model_type=ModelType.EPS, device=None):
         super().__init__(model_config, model_type, device, partial(LvdmUNet, layout))
         if "rescale_base" in model_config.sampling_settings:
-            self.model_sampling = DynamicRescale(model_config)
+            self.model_sampling = (DynamicRescale if model_type == ModelType.V_PREDICTION else DynamicRescaleEPS)(model_config)
 
     def extra_conds(self, **kwargs):
         found, noise = super().extra_conds(**kwargs), kwargs["noise"]
@@ -38,23 +40,32 @@ class LvdmModel(comfy.model_base.BaseModel):
             found["c_concat"] = comfy.conds.CONDNoiseShape(comfy.utils.resize_to_batch_size(z, noise.shape[0]))
         if (tokens := kwargs.get(IMAGE_TOKENS)) is not None:
             found[IMAGE_TOKENS] = comfy.conds.CONDRegular(tokens)
-        if (fps := kwargs.get(FPS)) is not None:
+        fps = kwargs.get(FPS)
+        if fps is None and self.model_config.videocrafter:
+            fps = FPS_UNSAID
+        if fps is not None and self.model_config.layout.embedding:
             found[FPS] = comfy.conds.CONDRegular(torch.tensor([float(fps)]))
         return found
 
 
 class LvdmConfig(comfy.supported_models.SD20):
-    """Of a model of that layout. unet_config: the host's, of the spatial part; rescale_base: of velocity models with zero terminal SNR, None for those that predict noise."""
+    """Of a model of that layout. unet_config: the host's, of the spatial part; rescale_base: of the dynamic rescale, None: without. DynamiCrafters with it
+    predict velocity, with zero terminal SNR; those without and all VideoCrafters predict noise."""
 
     def __init__(self, unet_config: dict, layout: Layout, rescale_base: float | None = None):
         super().__init__(unet_config)
         self.unet_config |= {key: unet_config[key] for key in self.unet_extra_config.keys() & unet_config.keys()}
         self.layout = layout
         if rescale_base is not None:
-            self.sampling_settings |= {"rescale_base": rescale_base, "zsnr": True}
+            self.sampling_settings |= {"rescale_base": rescale_base, "zsnr": not self.videocrafter}
+
+    @property
+    def videocrafter(self) -> bool:
+        """Its UNet sees no latents beside the noise."""
+        return self.unet_config["in_channels"] == self.latent_format.latent_channels
 
     def model_type(self, state_dict, prefix=""):
-        return ModelType.V_PREDICTION if "rescale_base" in self.sampling_settings else ModelType.EPS
+        return ModelType.V_PREDICTION if self.sampling_settings.get("zsnr") else ModelType.EPS
 
     def get_model(self, state_dict, prefix="", device=None):
         return LvdmModel(self, self.layout, self.model_type(state_dict, prefix), device)

@@ -9,22 +9,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from comfy.ops import cast_to_input
 from torch import nn
 
 from ..attention_patches import dual_cross, inserted_layers
 from ..attention_patches import frames as frame_batch
-from ..attention_patches.unet import CrossLayer, blocks, cross_layers, transformer
+from ..attention_patches.unet import CrossLayer, blocks, cross_layers, transformer, transformer_blocks
 from .lvdm_layers import Size, TemporalConvolutions, TemporalTransformer
 from .nested import nested
 
 TRANSFORMER = re.compile(r"(init_attn)\.0|(input|output)_blocks\.(\d+)\.2|(middle)_block\.2")
 CONVOLUTIONS = re.compile(r"(?:(input|output)_blocks\.(\d+)\.0|(middle)_block\.([03]))\.temopral_conv")
 CROSS = re.compile(r"(?:(input|output)_blocks\.(\d+)|(middle)_block)\.1\.transformer_blocks\.(\d+)\.attn2")
+TABLE = ".transformer_blocks.0.attn1.relative_position_k.embeddings_table"
 HEAD = 64
-TOKENS = 16  # of the picture, for each frame
+TOKENS = 16  # of the picture, for each frame; VideoCrafter: for all frames
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,17 @@ def followed(unet, place: str) -> nn.Module:
     return unet.middle_block[0 if at == "0" else -1] if middle else blocks(unet, stage)[int(number)][0]
 
 
+def sites(unet) -> tuple[set[str], set[str], set[str]]:
+    """The places of temporal transformers, temporal convolutions and image projections: a published UNet has them at all of these, or at none."""
+    def block(stage, number):
+        return "middle_block" if stage == "middle" else f"{stage}_blocks.{number}"
+
+    layers = {(stage, number): layers for stage in ("input", "middle", "output") for number, layers in enumerate(blocks(unet, stage))}
+    convolved = {f"{block(*address)}.0" for address, (first, *_) in layers.items() if isinstance(first, ResBlock)} | {"middle_block.3"}
+    return ({"init_attn.0"} | {f"{block(*address)}.2" for address in transformer_blocks(unet)}, {f"{place}.temopral_conv" for place in convolved},
+            {f"{block(stage, number)}.1.transformer_blocks.{i}.attn2" for stage, number, i in (layer.address for layer in cross_layers(unet))})
+
+
 def crossed(unet, place: str) -> CrossLayer:
     stage, number, middle, index = CROSS.fullmatch(place).groups()
     return {layer.address: layer for layer in cross_layers(unet)}[(middle or stage, int(number or 0), int(index))]
@@ -79,8 +91,8 @@ def crossed(unet, place: str) -> CrossLayer:
 class LvdmUNet(UNetModel):
     """x [c*f,4 + 4,h,w] (noisy latents, then the picture's; VideoCrafter: 4), context [c*f,n,D] of the text.
 
-    image_tokens [c*f,m,D]: 16 for each of the clip's f frames (frame i attends to its own), any other number: for all frames. fps [c*f]: frames per second, for
-    DynamiCrafter 256 the frame stride.
+    image_tokens [c*f,m,D]: 16 for each of the clip's f frames (frame i attends to its own), any other number: for all frames, as VideoCrafter's 16 are. fps [c*f]: frames
+    per second, for DynamiCrafter 256 the frame stride. Either is left out by models without layers for it.
     """
 
     def __init__(self, layout: Layout, dtype=torch.float32, device=None, operations=None, **config):
@@ -146,7 +158,8 @@ def layout_of(sd: dict, head: int = HEAD) -> Layout:
     def places(ending):
         return {key.removesuffix(ending): shape for key, shape in own.items() if key.endswith(ending)}
 
-    transformers = {place: Size(shape[1], shape[0], shape[0] // head, len(shape) == 3) for place, shape in places(".proj_in.weight").items()}
+    reach = {place: (shape[0] - 1) // 2 for place, shape in places(TABLE).items()}
+    transformers = {place: Size(shape[1], shape[0], shape[0] // head, len(shape) == 3, reach.get(place)) for place, shape in places(".proj_in.weight").items()}
     convolutions = {place: shape[0] for place, shape in places(".conv1.0.weight").items()}
     images = {place: (*shape, f"{place}.alpha" in own) for place, shape in places(".to_k_ip.weight").items()}
     return Layout(transformers, convolutions, images, "fps_embedding.0.weight" in own)

@@ -1,4 +1,4 @@
-"""LVDM's temporal layers and DynamiCrafter's image projection, against the official numbers (goldens d3, d4)."""
+"""LVDM's temporal layers and DynamiCrafter's image projection, against the official numbers (goldens d3, d4; VideoCrafter's temporal transformers, computed likewise)."""
 from pathlib import Path
 
 import comfy.ops
@@ -37,6 +37,15 @@ def test_layers_are_the_official_ones(name, make, source):
     assert tiny.difference(found, expected) <= 1e-5
     one = x[:frames] + (net(x[:frames], frames) if name == "temporal_conv" else net(x[:frames], frames, {}))
     assert tiny.difference(one, expected[:frames]) <= 1e-5  # the other clip does not leak in
+
+
+@pytest.mark.parametrize("name, size", [("temporal_transformer", Size(32, 32, 2, reach=4)), ("init_attn", Size(32, 64, 4, True, 4))])
+@torch.no_grad()
+def test_relative_positions_are_the_official_ones(name, size):
+    """Of 7 frames, whose distances go beyond the tables."""
+    g = load_file(GOLDEN / "videocrafter_temporal_transformer.safetensors")
+    net, x = loaded(TemporalTransformer(size, **MADE), g, f"w_{name}."), along_batch(g["in.x"])
+    assert tiny.difference(x + net(x, 7, {}), along_batch(g[f"out.{name}"])) <= 1e-5
 
 
 @torch.no_grad()

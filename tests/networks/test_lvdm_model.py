@@ -4,12 +4,13 @@ import comfy.model_management
 import comfy.sample
 import pytest
 import torch
+from comfy.model_sampling import V_PREDICTION
 from firstframe.networks.lvdm_model import LvdmConfig, from_file, in_patcher
 from firstframe.networks.lvdm_unet import as_ours, layout_of
-from firstframe.samplers.dynamic_rescale import DynamicRescale
+from firstframe.samplers.dynamic_rescale import DynamicRescale, DynamicRescaleEPS
 from firstframe.tests import tiny_models as tiny
 from firstframe.tests.dynamic_mode import dynamic_mode
-from firstframe.tests.networks.test_lvdm_files import published
+from firstframe.tests.networks.test_lvdm_files import VIDEOCRAFTER, published
 from firstframe.tests.networks.test_lvdm_unet import CONFIG, FILE
 from safetensors.torch import load_file
 
@@ -78,19 +79,21 @@ def test_no_class_of_the_host_is_touched():
 def of_file(version: str, dtype=torch.float32):
     """A fifth of the width, in the published format, with weights that leave numbers of ordinary size."""
     generator = torch.Generator().manual_seed(5)
-    sd = {k: (torch.randn(v.shape, generator=generator) / max(1, v.shape[1:].numel() if v.ndim else 1) ** 0.5).to(dtype) for k, v in published(version).items() if not k.startswith("scale")}
-    return from_file(lambda: sd | {"scale_arr": torch.full((1400,), 0.7)} if version != "256" else sd, "f")
+    sd = {k: v if k == "scale_arr" else (torch.randn(v.shape, generator=generator) / max(1, v.shape[1:].numel() if v.ndim else 1) ** 0.5).to(dtype)
+          for k, v in published(version).items()}
+    return from_file(lambda: sd, "f")
 
 
-def clip_of(m) -> torch.Tensor:
-    """Two frames, with tokens for each."""
+def clip_of(m, **options) -> torch.Tensor:
+    """Two frames, with tokens for each; options: of the prompt, None: left out."""
     noise, generator = tiny.latents(2, 8, seed=4), torch.Generator().manual_seed(6)
     text, tokens = torch.randn(1, 77, 1024, generator=generator), torch.randn(1, 32, 1024, generator=generator)
-    cond = [[text, {"image_tokens": tokens, "fps": 24, "concat_latent_image": tiny.latents(1, 8)}]]
+    said = {"image_tokens": tokens, "fps": 24, "concat_latent_image": tiny.latents(1, 8)} | options
+    cond = [[text, {key: value for key, value in said.items() if value is not None}]]
     return comfy.sample.sample(m, noise, 2, 1.0, "euler", "normal", cond, cond, torch.zeros_like(noise), disable_pbar=True, seed=1)
 
 
-@pytest.mark.parametrize("version", ["256", "512"])
+@pytest.mark.parametrize("version", ["256", "512", "VideoCrafter1 1024"])
 def test_the_same_bits_in_dynamic_mode_and_with_little_memory(version, monkeypatch):
     expected = clip_of(of_file(version))
     with dynamic_mode():
@@ -108,9 +111,39 @@ def test_another_copy_is_read_again():
     assert torch.equal(clip_of(function(*args, disable_dynamic=True)), clip_of(m))
 
 
+@pytest.mark.parametrize("version", VIDEOCRAFTER)
+def test_videocrafters_read_what_they_have_layers_for(version):
+    m, whole = of_file(version), None
+    sampling, tokens = m.get_model_object("model_sampling"), torch.randn(1, 16, 1024, generator=torch.Generator().manual_seed(6))
+    assert isinstance(sampling, DynamicRescaleEPS) == (version != "VideoCrafter1 512") and not isinstance(sampling, V_PREDICTION)
+    assert float(sampling.sigma_max) == pytest.approx(14.6146 / {"VideoCrafter1 512": 1, "VideoCrafter1 1024": 0.3}.get(version, 0.7), rel=1e-4)
+    whole = clip_of(m, image_tokens=tokens)
+    assert whole.isfinite().all() and torch.equal(clip_of(m, image_tokens=tokens, concat_latent_image=None), whole)
+    assert torch.equal(clip_of(m, image_tokens=tokens, fps=16), clip_of(m, image_tokens=tokens, fps=None))  # what the official UNet takes for unsaid
+    for option, counts in (("fps", version != "VideoCrafter1 512"), ("image_tokens", version.endswith("image to video"))):
+        assert (tiny.difference(clip_of(m, **{"image_tokens": tokens, option: None}), whole) > 1e-4) == counts, option
+
+
+@pytest.mark.parametrize("version", VIDEOCRAFTER)
+def test_every_weight_of_videocrafter_counts(version):
+    """In a clip so long that it asks every row of the tables."""
+    unet, generator = of_file(version).model.diffusion_model.requires_grad_(True), torch.Generator().manual_seed(7)
+    x, context, tokens = (torch.randn(17, *shape, generator=generator) for shape in ((4, 16, 8), (5, 1024), (16, 1024)))
+    unet(x, timesteps=torch.full((17,), 300.0), context=context, fps=torch.full((17,), 8.0), image_tokens=tokens).square().sum().backward()
+    for name, weight in unet.named_parameters():
+        assert weight.grad is not None and weight.grad.isfinite().all() and weight.grad.any(), name
+        assert not name.endswith("embeddings_table") or weight.grad.any(1).all(), name
+
+
+def test_videocrafters_tokens_are_for_every_frame():
+    m, tokens = of_file("VideoCrafter1 512 image to video"), torch.randn(1, 16, 1024, generator=torch.Generator().manual_seed(6))
+    assert tiny.difference(clip_of(m, image_tokens=tokens), clip_of(m, image_tokens=tokens.repeat(1, 2, 1))) <= 1e-6
+
+
 @pytest.mark.parametrize("option, dtype, most", [("fp8_e4m3fn_unet", torch.float8_e4m3fn, 0.3), ("bf16_unet", torch.bfloat16, 0.03)])
-def test_other_precisions(option, dtype, most, monkeypatch):
-    expected = clip_of(of_file("256"))
+@pytest.mark.parametrize("version", ["256", "VideoCrafter1 1024"])
+def test_other_precisions(version, option, dtype, most, monkeypatch):
+    expected = clip_of(of_file(version))
     monkeypatch.setattr(comfy.cli_args.args, option, True)
-    coarse = of_file("256")
+    coarse = of_file(version)
     assert {p.dtype for p in coarse.model.diffusion_model.parameters()} == {dtype} and 0 < tiny.difference(clip_of(coarse), expected) < most

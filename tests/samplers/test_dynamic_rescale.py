@@ -1,4 +1,4 @@
-"""DynamiCrafter's sampling through the host's samplers: the official numbers of 256 (golden j), and its arithmetic with dynamic rescale written out slowly."""
+"""DynamiCrafter's sampling through the host's samplers: the official numbers of 256 (golden j), and the arithmetic with dynamic rescale written out slowly, VideoCrafter's too."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +7,7 @@ import comfy.samplers
 import pytest
 import torch
 from firstframe.samplers.ddim import sigmas_of
-from firstframe.samplers.dynamic_rescale import DynamicRescale, scales
+from firstframe.samplers.dynamic_rescale import DynamicRescale, DynamicRescaleEPS, scales
 from firstframe.tests import tiny_models as tiny
 from firstframe.tests.golden_stub import stub
 from safetensors.torch import load_file
@@ -48,21 +48,21 @@ def test_every_step_of_256_is_the_official_one():
         assert tiny.difference(x0, rows(expected)) <= 1e-4
 
 
-def sampling_of(base: float) -> DynamicRescale:
-    return DynamicRescale(SimpleNamespace(sampling_settings={"rescale_base": base, "zsnr": True}))
+def sampling_of(base: float, eps: bool = False) -> DynamicRescale | DynamicRescaleEPS:
+    return (DynamicRescaleEPS if eps else DynamicRescale)(SimpleNamespace(sampling_settings={"rescale_base": base, "zsnr": not eps}))
 
 
-def by_hand(base: float, timesteps: list, cfg: float) -> list:
-    """The official DDIM (eta 0) with velocity and dynamic rescale (checkpoints.md 4.9), in float64."""
+def by_hand(base: float, timesteps: list, cfg: float, eps: bool = False) -> list:
+    """The official DDIM (eta 0) with dynamic rescale, in float64: DynamiCrafter's with velocity (checkpoints.md 4.9), VideoCrafter's with noise, on the plain schedule."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     root = (1 - betas).cumprod(0).sqrt()
-    abar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    abar = root**2 if eps else ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
     s, x, seen = scales(base).double(), rows(G["in.x_T"]).double(), []
     for t, before in zip(timesteps, [*timesteps[1:], 0]):
         a, a_prev = abar[t], abar[before]
         v = [network(x.float(), torch.full((FRAMES,), float(t)), G[f"in.context_{side}"].expand(FRAMES, -1, -1)).double() for side in ("cond", "uncond")]
         v = v[1] + cfg * (v[0] - v[1])
-        e, x0 = a.sqrt() * v + (1 - a).sqrt() * x, a.sqrt() * x - (1 - a).sqrt() * v
+        e, x0 = (v, (x - (1 - a).sqrt() * v) / a.sqrt()) if eps else (a.sqrt() * v + (1 - a).sqrt() * x, a.sqrt() * x - (1 - a).sqrt() * v)
         seen.append((x, x0 / s[t]))
         x = a_prev.sqrt() * x0 * s[before] / s[t] + (1 - a_prev).sqrt() * e
     return [*seen, (x, None)]
@@ -78,6 +78,29 @@ def test_rescaled_sampling_is_the_official_arithmetic(base, steps):
     for i, (found, expected) in enumerate(zip(run(m, timesteps, none, 2.0, 0.0), by_hand(base, timesteps, 2.0), strict=True)):
         for a, b in zip(found, expected):
             assert b is None or tiny.difference(a, b.float()) <= 1e-4, i
+
+
+@pytest.mark.parametrize("base, steps", [(0.7, 50), (0.3, 25), (1.0, 20)])
+def test_so_it_is_for_models_that_predict_noise(base, steps):
+    timesteps = [t + 1 for t in range(0, 1000, 1000 // steps)][::-1]
+    m = tiny.model()
+    m.model.diffusion_model._forward = network
+    m.add_object_patch("model_sampling", sampling_of(base, eps=True))
+    none = torch.zeros(steps, *G["in.x_T"].shape)
+    for i, (found, expected) in enumerate(zip(run(m, timesteps, none, 2.0, 0.0), by_hand(base, timesteps, 2.0, eps=True), strict=True)):
+        for a, b in zip(found, expected):
+            assert b is None or tiny.difference(a, b.float()) <= 1e-4, i
+
+
+@pytest.mark.parametrize("eps", [False, True])
+def test_pure_noise_is_what_the_network_sees_first(eps):
+    sampling, noise, z = sampling_of(0.3, eps), tiny.latents(2), tiny.latents(2, seed=5)
+    first = sampling.sigmas[-1]
+    seen = sampling.calculate_input(first[None], sampling.noise_scaling(first, noise, torch.zeros_like(z), max_denoise=True))
+    assert tiny.difference(seen, noise) <= 1e-5
+    sigma = sampling.sigmas[[120, 700]]
+    for at in (sigma, sigma.view(-1, 1, 1, 1)):  # the latter where a mask keeps a part
+        assert tiny.difference(sampling.noise_scaling(at, noise, z), z + sigma.view(-1, 1, 1, 1) * noise) <= 1e-6
 
 
 def test_without_a_base_it_is_the_hosts_own():
