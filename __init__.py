@@ -4,7 +4,13 @@ from comfy_api.latest import ComfyExtension
 from .nodes.anchor import AnchorImageSearch, AnchorImageSelect
 from .nodes.attention_map import MotionAttentionMap
 from .nodes.content_adapter import ContentAdapterApply, ContentAdapterLoader
-from .nodes.dynamicrafter import DualCrossAttentionPatch, DynamiCrafterConditioning, DynamiCrafterLoader, TextAlignedImageEmbedding
+from .nodes.dynamicrafter import (
+    DualCrossAttentionPatch,
+    DynamiCrafterConditioning,
+    DynamiCrafterLoader,
+    TextAlignedImageEmbedding,
+    VideoCrafterConditioning,
+)
 from .nodes.dynamicrafter_sampling import DynamiCrafterSampler, MultiConditionGuiderNode
 from .nodes.frame_colors import MatchFrameColors
 from .nodes.frame_similarity import FrameSimilarityPrior
@@ -24,7 +30,7 @@ NODES = [PictureToFrames, PCFAPatch, I2VZero, MotionAwareInversion, MotionNoiseI
          MotionModuleLoader, MotionLoraLoader, MotionModuleApply, I2VAdapterLoader, I2VAdapterApply, ContentAdapterLoader, ContentAdapterApply,
          FrameSimilarityPrior, MatchFrameColors, RewardModelLoader, ClipScoreNode, AnchorImageSelect,
          AnchorImageSearch, NIVSDS, AnimateAnchor, SparseCtrlLoader, SparseCtrlApply, DynamiCrafterLoader, DynamiCrafterConditioning, TextAlignedImageEmbedding,
-         DualCrossAttentionPatch, DynamiCrafterSampler, MultiConditionGuiderNode]
+         DualCrossAttentionPatch, VideoCrafterConditioning, DynamiCrafterSampler, MultiConditionGuiderNode]
 
 
 class FirstFrame(ComfyExtension):

@@ -1,4 +1,4 @@
-"""Nodes of DynamiCrafter. They wire; networks and files are in networks/lvdm_*.py, the picture's preparation is in samplers/dynamicrafter.py."""
+"""Nodes of DynamiCrafter and VideoCrafter. They wire; networks and files are in networks/lvdm_*.py, the picture's preparation is in samplers/dynamicrafter.py."""
 from functools import partial
 
 import comfy.model_management
@@ -9,7 +9,7 @@ from node_helpers import conditioning_set_values
 
 from ..attention_patches.dual_cross import weigh
 from ..networks.image_projector import ImageProjector, image_projector
-from ..networks.lvdm_files import AUTO, LOADER, VERSIONS, look, reader
+from ..networks.lvdm_files import AUTO, BOTH, LOADER, VERSIONS, look, reader
 from ..networks.lvdm_model import CONCAT, FPS, IMAGE_TOKENS, from_file
 from ..networks.lvdm_towers import towers
 from ..samplers.dynamicrafter import BLANKS, FITS, FRAME, GREY, OFFICIAL, VIEWS, beside_noise, blank, fitted, seen
@@ -36,8 +36,8 @@ class DynamiCrafterLoader(Node):
             display_name="Load DynamiCrafter",
             category="FirstFrame/DynamiCrafter",
             search_aliases=[*ALIASES, "interpolation", "loop", "LVDM", "VideoCrafter", "checkpoint"],
-            description="Reads a DynamiCrafter file (256, 512, 512 interpolation, 1024; the official ones and pruned ones). The model is the host's own UNet with the video's layers "
-                        "added: samplers, LoRA, ControlNet (of SD2.1) and offloading work as on any other.",
+            description="Reads a DynamiCrafter file (256, 512, 512 interpolation, 1024) or a VideoCrafter one (1, 2), official or pruned. The model is the host's own UNet with the video's "
+                        "layers added: samplers, LoRA, ControlNet (of SD2.1) and offloading work as on any other.",
             inputs=[
                 io.Combo.Input("dynamicrafter", options=folder_paths.get_filename_list(FOLDER),
                                tooltip="A file of models/checkpoints, models/diffusion_models or models/dynamicrafter_models, such as dynamicrafter_512_interp_v1_bf16.safetensors."),
@@ -50,7 +50,7 @@ class DynamiCrafterLoader(Node):
                 io.Clip.Output(display_name="clip", tooltip="Its text encoder, where the file has one. Else Load CLIP brings the one of SD2.1 (OpenCLIP-H)."),
                 io.Vae.Output(display_name="vae", tooltip="Where the file has one. Else Load VAE brings any of SD1.5."),
                 io.ClipVision.Output(display_name="clip_vision", tooltip="Where the file has it. Else Load CLIP Vision brings CLIP-ViT-H-14-laion2B-s32B-b79K."),
-                ImageProjectorWire.Output(display_name="image_projector", tooltip="For DynamiCrafter Conditioning: makes tokens of a picture."),
+                ImageProjectorWire.Output(display_name="image_projector", tooltip="For DynamiCrafter Conditioning: makes tokens of a picture. None for models of text alone."),
             ],
         )
 
@@ -103,7 +103,7 @@ def blanks() -> io.Combo.Input:
                           tooltip="What the negative prompt's image tokens are made of. The official code takes mid grey, other packs black or noise: choose it to get their clips again.")
 
 
-BOTH = [io.Conditioning.Output(display_name="positive", tooltip="The same prompt with the picture, for the sampler."),
+SAID = [io.Conditioning.Output(display_name="positive", tooltip="The same prompt with the picture, for the sampler."),
         io.Conditioning.Output(display_name="negative", tooltip="The same prompt with tokens of no picture, for the sampler.")]
 
 
@@ -118,7 +118,7 @@ class TextAlignedImageEmbedding(Node):
             description="Adds DynamiCrafter's tokens of a picture to prompts, and nothing else. DynamiCrafter Conditioning does that and the rest; after it, this node puts another picture "
                         "in place of what the model understands of the first, while the first stays what it starts from.",
             inputs=[*prompts(), *of_picture(), io.Image.Input("image", tooltip="One picture. It is squashed to a square, as the model was trained."), blanks()],
-            outputs=[*BOTH],
+            outputs=[*SAID],
         )
 
     @classmethod
@@ -156,7 +156,7 @@ class DynamiCrafterConditioning(Node):
                                tooltip="What CLIP sees of the picture. The official script squashes the frame to a square, the official page the whole picture; others cut out a square."),
                 blanks(),
             ],
-            outputs=[*BOTH, io.Latent.Output(display_name="latent", tooltip="Empty, one entry a frame: for the sampler, with denoise 1.")],
+            outputs=[*SAID, io.Latent.Output(display_name="latent", tooltip="Empty, one entry a frame: for the sampler, with denoise 1.")],
         )
 
     @classmethod
@@ -165,16 +165,53 @@ class DynamiCrafterConditioning(Node):
         picture, last = one_picture(image, WHO, "image"), None if end_image is None else one_picture(end_image, WHO, "end_image")
         if last is not None and loop:
             raise ValueError(f"{WHO} got an end_image, and 'loop' is on, which puts the first picture there. Disconnect end_image or switch loop off.")
+        beside = image_projector.version.channels == BOTH
+        if not beside and (last is not None or loop):
+            raise ValueError(f"{WHO}: {image_projector.name!r} is a VideoCrafter, which takes no last picture. Disconnect end_image and switch loop off, or choose DynamiCrafter's "
+                             f"interpolation model in {LOADER}.")
         if last is not None and last.shape != picture.shape:
             sizes = (f"{p.shape[2]} x {p.shape[1]}" for p in (last, picture))
             raise ValueError("{} got an end_image of {} pixels for an image of {}. Scale one of them to the other's size (Upscale Image).".format(WHO, *sizes))
         frame = fitted(picture, width, height, fit)
         positive, negative = with_tokens(positive, negative, image_projector, clip_vision, seen(picture, frame, clip_sees), no_picture, WHO)
-        first = vae.encode(frame)
-        end = first if loop else None if last is None else vae.encode(fitted(last, width, height, fit))
-        more = {CONCAT: beside_noise(first, end, frames), FPS: fps or image_projector.version.fps}
-        z = torch.zeros(frames, first.shape[1], height // 8, width // 8, device=comfy.model_management.intermediate_device())
-        return io.NodeOutput(*(conditioning_set_values(said, more) for said in (positive, negative)), {"samples": z, "downscale_ratio_spacial": 8})
+        more = {FPS: fps or image_projector.version.fps}
+        if beside:
+            first = vae.encode(frame)
+            end = first if loop else None if last is None else vae.encode(fitted(last, width, height, fit))
+            more[CONCAT] = beside_noise(first, end, frames)
+        return io.NodeOutput(*(conditioning_set_values(said, more) for said in (positive, negative)), empty(width, height, frames))
+
+
+def empty(width: int, height: int, frames: int) -> dict:
+    """LATENT of a clip that begins as noise."""
+    return {"samples": torch.zeros(frames, 4, height // 8, width // 8, device=comfy.model_management.intermediate_device()), "downscale_ratio_spacial": 8}
+
+
+class VideoCrafterConditioning(Node):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="FF_VideoCrafterConditioning",
+            display_name="VideoCrafter Conditioning (text to video)",
+            category="FirstFrame/DynamiCrafter",
+            search_aliases=["FirstFrame", "VideoCrafter", "VideoCrafter2", "text to video", "t2v", "fps", "video"],
+            description="Tells VideoCrafter 1 or 2 the rate of the clip, and makes its empty latent. The one that takes a picture has DynamiCrafter Conditioning.",
+            inputs=[
+                *prompts(),
+                io.Int.Input("width", default=512, min=64, max=4096, step=64, tooltip="Pixels. Trained: 512 x 320, VideoCrafter1 1024 for 1024 x 576."),
+                io.Int.Input("height", default=320, min=64, max=4096, step=64, tooltip="Pixels."),
+                io.Int.Input("frames", default=16, min=2, max=1024, tooltip="Of the clip. Trained: 16. For more, put context windows of 16 on the model."),
+                io.Int.Input("fps", default=28, min=1, max=120,
+                             tooltip="Frames per second as the model was told in training: the official scripts take 28, their page 16. Lower moves more. VideoCrafter1 512 hears none."),
+            ],
+            outputs=[io.Conditioning.Output(display_name="positive", tooltip="The same prompt, for the sampler."),
+                     io.Conditioning.Output(display_name="negative", tooltip="The same prompt, for the sampler."),
+                     io.Latent.Output(display_name="latent", tooltip="Empty, one entry a frame: for the sampler, with denoise 1.")],
+        )
+
+    @classmethod
+    def execute(cls, positive, negative, width, height, frames, fps) -> io.NodeOutput:
+        return io.NodeOutput(*(conditioning_set_values(said, {FPS: fps}) for said in (positive, negative)), empty(width, height, frames))
 
 
 class DualCrossAttentionPatch(Node):

@@ -54,7 +54,7 @@ WIRES = {  # type: (whether a value is of it, in words)
     "I2V_ADAPTER": (lambda v: isinstance(v, I2VAdapter), "the i2v_adapter of Load I2V-Adapter"),
     "FF_MOTION_MODULE": (lambda v: isinstance(v, MotionModule), "the motion_module of Load Motion Module"),
     "CONTENT_ADAPTER": (lambda v: isinstance(v, ContentAdapter), "the content_adapter of Load Content-Adapter"),
-    "FF_IMAGE_PROJECTOR": (lambda v: isinstance(v, ImageProjector), "the image_projector of Load DynamiCrafter"),
+    "FF_IMAGE_PROJECTOR": (lambda v: isinstance(v, ImageProjector), "the image_projector of Load DynamiCrafter (a VideoCrafter for text alone has none)"),
     "REWARD_MODEL": (lambda v: isinstance(v, RewardModel), "a reward_model, as of Load Reward Model or CLIPScore"),
 }
 

@@ -3,7 +3,8 @@ import copy
 
 CHECKPOINT, VAE, LORA, CONTROLNET, MOTION, PAN, I2V, CONTENT, VISION = (
     f"firstframe_demo{name}.safetensors" for name in ("", "_vae", "_night", "_outlines", "_motion", "_pan", "_i2v", "_content", "_vision"))
-ADAPTER, REWARD, SPARSE, DYNAMI = (f"firstframe_test_{name}.safetensors" for name in ("adapter", "reward", "sparse", "dynamicrafter"))  # random weights, put there by the tests that use them
+ADAPTER, REWARD, SPARSE, DYNAMI, VIDEO = (  # random weights, put there by the tests that use them
+    f"firstframe_test_{name}.safetensors" for name in ("adapter", "reward", "sparse", "dynamicrafter", "videocrafter"))
 FILES = {"CheckpointLoaderSimple": ("ckpt_name", CHECKPOINT), "LoraLoader": ("lora_name", LORA), "ControlNetLoader": ("control_net_name", CONTROLNET),
          "FF_MotionModuleLoader": ("motion_module", MOTION), "FF_MotionLoraLoader": ("lora", PAN), "FF_I2VAdapterLoader": ("i2v_adapter", I2V),
          "FF_ContentAdapterLoader": ("content_adapter", CONTENT), "CLIPVisionLoader": ("clip_name", VISION), "LoadVideo": ("file", "example_outlines.mp4"),

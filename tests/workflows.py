@@ -14,7 +14,8 @@ SMALL = {("KSampler", "steps"): 2, ("FrameSimilarityPrior", "steps"): 2, ("FF_I2
          ("FF_DynamiCrafterLoader", "version"): "auto"}  # widgets by node type
 TINY = {**SMALL, ("ImageScale", "width"): 128, ("ImageScale", "height"): 128, ("FF_PictureToFrames", "frames"): 3, ("FrameSimilarityPrior", "frames"): 3,
         ("FF_I2VZero", "frames"): 3, ("EmptyLatentImage", "width"): 128, ("EmptyLatentImage", "height"): 128, ("EmptyLatentImage", "batch_size"): 3,
-        ("FF_DynamiCrafterConditioning", "width"): 128, ("FF_DynamiCrafterConditioning", "height"): 128, ("FF_DynamiCrafterConditioning", "frames"): 3, ("ImageFromBatch", "length"): 3}
+        ("FF_DynamiCrafterConditioning", "width"): 128, ("FF_DynamiCrafterConditioning", "height"): 128, ("FF_DynamiCrafterConditioning", "frames"): 3,
+        **{("FF_VideoCrafterConditioning", widget): value for widget, value in (("width", 128), ("height", 128), ("frames", 3))}, ("ImageFromBatch", "length"): 3}
 LONG = {("EmptyLatentImage", "batch_size"): 20, ("FrameSimilarityPrior", "frames"): 20, ("ContextWindowsManual", "context_length"): 15}  # two windows, with a clean first frame in each
 
 
@@ -38,7 +39,7 @@ def with_demo_models(graph: dict) -> dict:
         if node["class_type"] in graphs.FILES:
             widget, file = graphs.FILES[node["class_type"]]
             if not node["inputs"][widget].startswith("firstframe_demo"):
-                node["inputs"][widget] = file
+                node["inputs"][widget] = graphs.VIDEO if "videocrafter" in node["inputs"][widget] else file
     for i in [i for i, node in graph.items() if node["class_type"] == "FF_RewardModelLoader"]:
         pair = {key: node for key, node in graphs.clip_score().items() if key != "model"}
         pair["projection"]["inputs"] |= {"model": [loaders[0], 0], "clip": [loaders[0], 1]}

@@ -16,6 +16,7 @@ SEEDS = ("seed", "noise_seed")
 TEXTS = {"CLIPTextEncode": "text", "FF_MotionTokens": "text", "PrimitiveStringMultiline": "value"}  # nodes that may be titled "Prompt", and their widget
 # nodes that are told the clip's length, and by which widget
 CLIPS = {"FF_PictureToFrames": "frames", "FrameSimilarityPrior": "frames", "FF_I2VZero": "frames", "FF_AnimateAnchor": "frames", "FF_DynamiCrafterConditioning": "frames",
+         "FF_VideoCrafterConditioning": "frames",
          "EmptyLatentImage": "batch_size"}
 
 

@@ -13,11 +13,13 @@ TEMPLATES = [
     i2v_zero.pan,
     animatediff.text, animatediff.camera, animatediff.long,
     i4vgen.chosen, i4vgen.own_picture, i4vgen.first_frame_kept, i4vgen.sparse_ctrl, i4vgen.wan,
-    dynamicrafter.picture_512, dynamicrafter.picture_1024, dynamicrafter.two_pictures, dynamicrafter.loop,
+    dynamicrafter.picture_512, dynamicrafter.picture_1024, dynamicrafter.two_pictures, dynamicrafter.loop, dynamicrafter.animated,
+    dynamicrafter.videocrafter,
 ]
 # Those whose models the demo has no small ones of have no twin; the picture is the other's.
 WITHOUT_TWIN = {i4vgen.sparse_ctrl: i4vgen.first_frame_kept, i4vgen.wan: i4vgen.chosen,
-                **dict.fromkeys((dynamicrafter.picture_512, dynamicrafter.picture_1024, dynamicrafter.two_pictures, dynamicrafter.loop), i2v_adapter.alone)}
+                **dict.fromkeys((dynamicrafter.picture_512, dynamicrafter.picture_1024, dynamicrafter.two_pictures, dynamicrafter.loop, dynamicrafter.animated), i2v_adapter.alone),
+                dynamicrafter.videocrafter: animatediff.text}
 
 
 def graphs(demo: bool) -> dict[str, Graph]:

@@ -1,35 +1,49 @@
-"""DynamiCrafter: a picture, two pictures, or one at both ends become a clip, on the model's own weights."""
+"""DynamiCrafter: a picture, two pictures, or one at both ends become a clip, on the model's own weights; with I4VGen's second stage; and VideoCrafter 2 from a text."""
 from . import files
-from .graph import Graph, Group, Node
+from .graph import Graph, Group, Node, Output
 from .kit import Kit
 
-STEPS, CFG, RESCALE = 50, 7.5, 0.7  # of the official scripts
+STEPS, CFG, RESCALE, CFG_VIDEOCRAFTER = 50, 7.5, 0.7, 12.0  # of the official scripts
 CANDLE = "a candle flame flickers in the wind"
+
+
+def prompts(kit: Kit, text: str) -> tuple[Node, Node]:
+    return (Node("CLIPTextEncode", {"clip": kit.clip, "text": text}, title="Prompt"), Node("CLIPTextEncode", {"clip": kit.clip, "text": ""}, title="Negative prompt"))
+
+
+def conditioning(kit: Kit, loader: Node, vision, said, image, size: tuple[int, int], **more) -> Node:
+    return Node("FF_DynamiCrafterConditioning", {
+        "positive": said[0]["CONDITIONING"], "negative": said[1]["CONDITIONING"], "image_projector": loader["image_projector"], "clip_vision": vision, "vae": kit.vae,
+        "image": image, "width": size[0], "height": size[1], "frames": 16, "fps": 0, **more})
+
+
+def guided(kit: Kit, condition: Node) -> Node:
+    return Node("FF_MultiConditionGuider", {"model": kit.model, "positive": condition["positive"], "negative": condition["negative"], "text_cfg": CFG, "image_cfg": CFG,
+                                            "guidance_rescale": RESCALE})
+
+
+def sampled(kit: Kit, guider: Output, latent: Output, scheduler: str, denoise: float = 1.0, seed: int = 1) -> list[Node]:
+    """The last one samples."""
+    noise, method = Node("RandomNoise", {"noise_seed": seed}), Node("FF_DynamiCrafterSampler", {"eta": 1.0, "end_as_published": True})
+    sigmas = Node("BasicScheduler", {"model": kit.model, "scheduler": scheduler, "steps": STEPS, "denoise": denoise})
+    return [noise, method, sigmas, Node("SamplerCustomAdvanced", {
+        "noise": noise["NOISE"], "guider": guider, "sampler": method["sampler"], "sigmas": sigmas["SIGMAS"], "latent_image": latent})]
 
 
 def graph(kit: Kit, name: str, file: str, prompt: str, size: tuple[int, int], *, whole=False, end=False, loop=False, about: str, change: list[str], more: str = "") -> Graph:
     """whole: the file holds text encoder and image tower too; end: with a last picture."""
     loader, vision = kit.dynamicrafter(file, whole)
-    positive = Node("CLIPTextEncode", {"clip": kit.clip, "text": prompt}, title="Prompt")
-    negative = Node("CLIPTextEncode", {"clip": kit.clip, "text": ""}, title="Negative prompt")
-    first = Node("LoadImage", {"image": "example.png"}, title="First picture" if end else None)
+    said, first = prompts(kit, prompt), Node("LoadImage", {"image": "example.png"}, title="First picture" if end else None)
     last = [Node("LoadImage", {"image": "example.png"}, title="Last picture")] if end else []
-    given = {"end_image": last[0]["IMAGE"]} if end else {}
-    condition = Node("FF_DynamiCrafterConditioning", {
-        "positive": positive["CONDITIONING"], "negative": negative["CONDITIONING"], "image_projector": loader["image_projector"], "clip_vision": vision, "vae": kit.vae,
-        "image": first["IMAGE"], "width": size[0], "height": size[1], "frames": 16, "fps": 0, **given, "loop": loop})
-    guider = Node("FF_MultiConditionGuider", {"model": kit.model, "positive": condition["positive"], "negative": condition["negative"], "text_cfg": CFG, "image_cfg": CFG,
-                                              "guidance_rescale": RESCALE})
-    noise, method = Node("RandomNoise", {"noise_seed": 1}), Node("FF_DynamiCrafterSampler", {"eta": 1.0, "end_as_published": True})
-    sigmas = Node("BasicScheduler", {"model": kit.model, "scheduler": "simple", "steps": STEPS, "denoise": 1.0})
-    sample = Node("SamplerCustomAdvanced", {"noise": noise["NOISE"], "guider": guider["guider"], "sampler": method["sampler"], "sigmas": sigmas["SIGMAS"],
-                                            "latent_image": condition["latent"]})
-    decode = kit.decode(sample["output"])
+    condition = conditioning(kit, loader, vision, said, first["IMAGE"], size, **({"end_image": last[0]["IMAGE"]} if end else {}), loop=loop)
+    guider = guided(kit, condition)
+    sample = sampled(kit, guider["guider"], condition["latent"], "simple")
+    decode = kit.decode(sample[-1]["output"])
     rest = [Node("ImageFromBatch", {"image": decode["IMAGE"], "batch_index": 0, "length": 15}, title="Without the last frame")] if loop else []
     return kit.graph(name, [
-        [Group("Prompt", [positive, negative]), Group("Pictures" if end else "Picture", [first, *last])],
+        [Group("Prompt", [*said]), Group("Pictures" if end else "Picture", [first, *last])],
         [Group("Method", [condition])],
-        [Group("Sample", [noise, guider, method, sigmas, sample, decode, *rest])],
+        [Group("Sample", [guider, *sample, decode, *rest])],
     ], rest[0]["IMAGE"] if loop else decode["IMAGE"], about=about, change=change, more=more)
 
 
@@ -62,3 +76,39 @@ def loop(kit: Kit) -> Graph:
     return graph(kit, "Picture to loop (DynamiCrafter interpolation)", files.DC_INTERP, "waves on the sea, clouds drift", (512, 320), loop=True, about=(
         "The same picture is the first and the last frame; the last one is left out, so that the clip goes round."), change=[
             SHAPE, "**Prompt**: what goes on.", MOTION.format("5; 5 to 30"), CARE, FASTER], more=TRIED)
+
+
+def animated(kit: Kit) -> Graph:
+    loader, vision = kit.dynamicrafter(files.DC_512, True)
+    said, picture = prompts(kit, CANDLE), Node("LoadImage", {"image": "example.png"})
+    scale = Node("ImageScale", {"image": picture["IMAGE"], "upscale_method": "lanczos", "width": 512, "height": 320, "crop": "center"})
+    encode = Node("VAEEncode", {"pixels": scale["IMAGE"], "vae": kit.vae})
+    condition = conditioning(kit, loader, vision, said, scale["IMAGE"], (512, 320))
+    animate = Node("FF_AnimateAnchor", {"model": kit.model, "positive": condition["positive"], "negative": condition["negative"], "samples": encode["LATENT"], "frames": 16, "seed": 1,
+                                        "steps": STEPS, "cfg": CFG, "scheduler": "simple"}, title="Animate Anchor Image (NI-VSDS)")
+    guider = guided(kit, condition)
+    sample = sampled(kit, guider["guider"], animate["latent"], "simple", denoise=0.9, seed=2)
+    decode = kit.decode(sample[-1]["output"])
+    return kit.graph("Picture to video, animated (I4VGen, DynamiCrafter)", [
+        [Group("Prompt", [*said]), Group("Picture", [picture, scale, encode])],
+        [Group("Method", [condition, animate])],
+        [Group("Sample", [guider, *sample, decode])],
+    ], decode["IMAGE"], about="NI-VSDS brings the picture to life with DynamiCrafter, and one more sampling draws the detail; against first and last frames that fall apart.", change=[
+        SHAPE, "**Prompt**: what happens.", MOTION.format("24; 15 to 30"), "**denoise** in *BasicScheduler*: lower stays nearer to what NI-VSDS made.",
+        "**preset** in *Animate Anchor Image*: *paper* takes smaller steps and moves less."], more=TRIED)
+
+
+def videocrafter(kit: Kit) -> Graph:
+    kit.dynamicrafter(files.VC_2, True)
+    said = prompts(kit, "a girl with a red umbrella walks through the rain, city lights behind her")
+    condition = Node("FF_VideoCrafterConditioning", {"positive": said[0]["CONDITIONING"], "negative": said[1]["CONDITIONING"], "width": 512, "height": 320, "frames": 16, "fps": 28})
+    guider = Node("CFGGuider", {"model": kit.model, "positive": condition["positive"], "negative": condition["negative"], "cfg": CFG_VIDEOCRAFTER})
+    sample = sampled(kit, guider["GUIDER"], condition["latent"], "ddim_uniform")
+    decode = kit.decode(sample[-1]["output"])
+    return kit.graph("Text to video (VideoCrafter2)", [
+        [Group("Prompt", [*said])],
+        [Group("Method", [condition])],
+        [Group("Sample", [guider, *sample, decode])],
+    ], decode["IMAGE"], about="VideoCrafter 2 on ComfyUI's own UNet, sampled as its scripts do. LoRAs and ControlNets of SD2.1 go behind *Load DynamiCrafter*.", change=[
+        "**Prompt**: what is to be seen, and how it moves.", "**fps** in *VideoCrafter Conditioning*: lower moves more.", "**cfg** in *CFGGuider*: lower is calmer and less sharp.", FASTER],
+        more=TRIED)

@@ -17,6 +17,7 @@ I2V, CONTENT, CONTENT_XL, VISION = "i2v_module.pth", "ip-adapter-plus_sd15.safet
 REWARD, SPARSE = "ImageReward.pt", "v3_sd15_sparsectrl_rgb.ckpt"
 WAN, WAN_TEXT, WAN_VAE = "wan2.1_t2v_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors"
 DC_512, DC_1024, DC_INTERP = "dynamicrafter_512_v1.ckpt", "dynamicrafter_1024_v1_bf16.safetensors", "dynamicrafter_512_interp_v1_bf16.safetensors"
+VC_2 = "videocrafter2_512.ckpt"
 VERSIONS = {DC_1024: "1024", DC_INTERP: "512 interpolation"}  # what the file may not say
 SD2_TEXT = "stable-diffusion-2-1-clip-fp16.safetensors"
 CANNY, POSES = "control_v11p_sd15_canny_fp16.safetensors", "control_v11p_sd15_openpose_fp16.safetensors"
@@ -38,7 +39,7 @@ URLS = {
     **{file: ANIMATEDIFF + file for file in (MODULE_V3, ADAPTER_V3, MODULE_V2, PAN_LEFT, MODULE_V1, MODULE_XL, SPARSE)},
     **{file: f"{WAN_PARTS}{folder}/{file}" for file, folder in ((WAN, "diffusion_models"), (WAN_TEXT, "text_encoders"), (WAN_VAE, "vae"))},
 }
-WITHOUT_ADDRESS = (*IN_DEMO, VISION, DC_512, SD2_TEXT)  # they lie in demo/weights; their publishers call them otherwise
+WITHOUT_ADDRESS = (*IN_DEMO, VISION, DC_512, VC_2, SD2_TEXT)  # they lie in demo/weights; their publishers call them otherwise
 
 REMARKS = {
     SD15: "any other SD1.5 checkpoint will do",
@@ -48,6 +49,7 @@ REMARKS = {
     REWARD: "with `vocab.txt` of [bert-base-uncased](https://huggingface.co/google-bert/bert-base-uncased) beside it",
     SPARSE: "trained with v3",
     DC_512: "`model.ckpt` of [Doubiiu/DynamiCrafter_512](https://huggingface.co/Doubiiu/DynamiCrafter_512), under this name; it holds all parts",
+    VC_2: "`model.ckpt` of [VideoCrafter/VideoCrafter2](https://huggingface.co/VideoCrafter/VideoCrafter2), under this name; it holds all parts",
     SD2_TEXT: "SD2.1's `text_encoder/model.fp16.safetensors` under this name, or the CLIP of an SD2.1 checkpoint",
     WAN: "or another text to video model of Wan",
     MODULE_V3: "or v1, v2",

@@ -15,6 +15,7 @@ REWARD = {"FF_RewardModelLoader", "FF_CLIPScore"}
 SPARSE = {"FF_SparseCtrlLoader", "FF_SparseCtrlApply"}
 CRAFTER = {"FF_DynamiCrafterLoader", "FF_DynamiCrafterConditioning", "FF_TextAlignedImageEmbedding", "FF_DualCrossAttentionPatch", "FF_DynamiCrafterSampler",
            "FF_MultiConditionGuider"}
+VIDEO = {"FF_DynamiCrafterLoader", "FF_VideoCrafterConditioning"}
 WORDS = {
     "first frame": {"FF_PictureToFrames", "FF_I2VZero"}, "image to video": {"FF_PictureToFrames", "PCFAPatch", "FF_MotionModuleApply"},
     "i2v": {"FF_PictureToFrames", "PCFAPatch", "FF_I2VZero", "MotionAwareInversion", "FF_MotionModuleApply"}, "animatediff": MOTION,
@@ -27,9 +28,9 @@ WORDS = {
     "reward": REWARD, "imagereward": {"FF_RewardModelLoader"},
     "pickscore": {"FF_RewardModelLoader"}, "hpsv2": {"FF_RewardModelLoader"}, "clip score": {"FF_CLIPScore"},
     "sparsectrl": SPARSE, "controlnet": SPARSE, "key frames": {"FF_SparseCtrlApply"},
-    "dynamicrafter": CRAFTER, "interpolation": {"FF_DynamiCrafterLoader", "FF_DynamiCrafterConditioning"}, "image tokens": {"FF_TextAlignedImageEmbedding"},
+    "dynamicrafter": CRAFTER, "videocrafter": VIDEO, "interpolation": {"FF_DynamiCrafterLoader", "FF_DynamiCrafterConditioning"}, "image tokens": {"FF_TextAlignedImageEmbedding"},
     "ddim": {"FF_DynamiCrafterSampler", "MotionAwareInversion"}, "dual cfg": {"FF_MultiConditionGuider"}, "rescalecfg": {"FF_MultiConditionGuider"},
-    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | REWARD | SPARSE | CRAFTER,
+    "firstframe": {"FF_PictureToFrames"} | PILIFE | MOTION | PICTURE | ADAPTER | I4VGEN | REWARD | SPARSE | CRAFTER | VIDEO,
 }
 
 

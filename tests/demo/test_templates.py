@@ -122,7 +122,7 @@ def test_every_template_has_its_twin_and_the_best_comes_first():
 
 def test_what_has_no_twin_is_pictured_by_another():
     without = {stem: twin for stem, twin in pictured().items() if stem != twin}
-    assert without and all(("I4VGen" in stem or "DynamiCrafter" in stem) and twin in graphs(demo=True) for stem, twin in without.items())
+    assert without and all(any(name in stem for name in ("I4VGen", "DynamiCrafter", "VideoCrafter")) and twin in graphs(demo=True) for stem, twin in without.items())
 
 
 @every_file
@@ -161,7 +161,7 @@ def test_every_model_file_can_be_found(path):
         if node["type"] in files.LOADERS and (name := node["widgets_values"][0]):
             found = node["properties"].get("models")
             if name in files.WITHOUT_ADDRESS:
-                assert found is None and (path in workflows.FOR_DEMO or name in (files.VISION, files.DC_512, files.SD2_TEXT))
+                assert found is None and (path in workflows.FOR_DEMO or name in (files.VISION, files.DC_512, files.VC_2, files.SD2_TEXT))
             else:
                 assert found == [{"name": name, "url": files.URLS[name], "directory": files.LOADERS[node["type"]][1]}] and found[0]["url"].endswith("/" + name)
 

@@ -25,6 +25,7 @@ def random_models(host, dynamic_host):
     for server in (host, dynamic_host):
         save_file(sparse_files.model("rgb", tiny_models.SHAPES["demo"][1]), server.base / "models" / "controlnet" / graphs.SPARSE)
         save_file(lvdm_files.for_demo(), server.base / "models" / "checkpoints" / graphs.DYNAMI)
+        save_file(lvdm_files.for_demo(version="VideoCrafter2 512"), server.base / "models" / "checkpoints" / graphs.VIDEO)
 
 
 @pytest.fixture(scope="module")

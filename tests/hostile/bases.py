@@ -118,6 +118,15 @@ def crafter(picture: str) -> dict:
     return ends(graph, "sample")
 
 
+def from_text() -> dict:
+    graph = plain()
+    graph["dynami"] = {"class_type": "FF_DynamiCrafterLoader", "inputs": {"dynamicrafter": graphs.VIDEO, "version": "auto"}}
+    graph["condition"] = {"class_type": "FF_VideoCrafterConditioning", "inputs": {
+        "positive": ["positive", 0], "negative": ["negative", 0], "width": 64, "height": 64, "frames": FRAMES, "fps": 28}}
+    graph["sample"]["inputs"] |= {"model": ["dynami", 0], "positive": ["condition", 0], "negative": ["condition", 1], "latent_image": ["condition", 2]}
+    return ends(graph, "sample")
+
+
 def bases(picture: str) -> dict[str, tuple[dict, str]]:
     """{node id: (graph, the node's key in it)}. picture: of 64x64 pixels, in the host's input folder."""
     pcfa, video = graphs.pcfa(picture, FRAMES, steps=1), motion()
@@ -145,6 +154,7 @@ def bases(picture: str) -> dict[str, tuple[dict, str]]:
         "FF_ContentAdapterApply": (content(picture), "content"),
         "FF_DynamiCrafterLoader": (crafter(picture), "dynami"),
         "FF_DynamiCrafterConditioning": (crafter(picture), "condition"),
+        "FF_VideoCrafterConditioning": (from_text(), "condition"),
         "FF_TextAlignedImageEmbedding": (crafter(picture), "embed"),
         "FF_DualCrossAttentionPatch": (crafter(picture), "weight"),
         "FF_SparseCtrlLoader": (sparse(picture), "sparse"),

@@ -27,6 +27,7 @@ def server():
         save_file(sparse_files.model("rgb", tiny_models.SHAPES["demo"][1]), server.base / "models" / "controlnet" / graphs.SPARSE)
         (server.base / "models" / "checkpoints").mkdir(exist_ok=True)
         save_file(lvdm_files.for_demo(), server.base / "models" / "checkpoints" / graphs.DYNAMI)
+        save_file(lvdm_files.for_demo(version="VideoCrafter2 512"), server.base / "models" / "checkpoints" / graphs.VIDEO)
         Image.effect_noise((64, 64), 60).convert("RGB").save(server.base / "input" / "small.png")
         yield server
 

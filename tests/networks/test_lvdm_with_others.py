@@ -46,7 +46,8 @@ def test_every_name_of_an_sd2_lora_finds_the_same_weight(m):
 def test_a_lora_counts_and_can_be_taken_off(m):
     name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_v"
     generator = torch.Generator().manual_seed(3)
-    lora = {f"{name}.lora_up.weight": torch.randn(files.C, 2, generator=generator), f"{name}.lora_down.weight": torch.randn(2, WIDTH, generator=generator), f"{name}.alpha": torch.tensor(2.0)}
+    up, down = torch.randn(files.C, 2, generator=generator), torch.randn(2, WIDTH, generator=generator)
+    lora = {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down, f"{name}.alpha": torch.tensor(2.0)}
     before = clip(m)
     with_lora, _ = comfy.sd.load_lora_for_models(m, None, lora, 1.0, 0.0)
     assert tiny.difference(clip(with_lora), before) > 1e-3 and torch.equal(clip(m), before)

@@ -122,6 +122,36 @@ def test_the_weight_of_the_picture(loaded):
         weighed(0.5, onto=tiny.model(**tiny.SMALL))
 
 
+def of_version(folder, version: str) -> tuple:
+    save_file(lvdm_files.file(WIDTH, adapter_files.HIDDEN, version), folder / "v.safetensors")
+    return DynamiCrafterLoader.execute(dynamicrafter="v.safetensors", version="auto").result
+
+
+def test_videocrafter_from_a_picture(folder):
+    model, *_, projector = of_version(folder, "VideoCrafter1 512 image to video")
+    positive, negative, latent = conditioned(projector)
+    assert positive[0][1]["image_tokens"].shape == (1, 16, WIDTH) and "concat_latent_image" not in positive[0][1] and positive[0][1]["fps"] == 8
+    whole = clip(model, positive, negative, latent)
+    assert tiny.difference(clip(model, *conditioned(projector, image=picture(seed=1))), whole) > 1e-3 and torch.isfinite(whole).all()
+    for more in (dict(loop=True), dict(end_image=picture())):
+        with pytest.raises(ValueError, match="'v.safetensors' is a VideoCrafter, which takes no last picture"):
+            conditioned(projector, **more)
+
+
+@pytest.mark.parametrize("version", ["VideoCrafter1 512", "VideoCrafter1 1024", "VideoCrafter2 512"])
+def test_videocrafter_from_a_text(folder, version):
+    model, *_, projector = of_version(folder, version)
+
+    def made(**inputs):
+        return clip(model, *VideoCrafterConditioning.execute(**{**dict(positive=tiny.conditioning(1), negative=tiny.conditioning(2), width=128, height=64, frames=FRAMES, fps=28), **inputs}).result)
+
+    whole = made()
+    assert projector is None and whole.shape == (FRAMES, 4, 8, 16) and torch.isfinite(whole).all()
+    assert (tiny.difference(made(fps=8), whole) > 1e-4) == (version != "VideoCrafter1 512") and tiny.difference(made(positive=tiny.conditioning(3)), whole) > 1e-3
+    with pytest.raises(ValueError, match="DynamiCrafter Conditioning needs the image_projector of Load DynamiCrafter .a VideoCrafter for text alone has none"):
+        conditioned(projector)
+
+
 def test_a_file_without_towers_gives_none(loaded):
     assert loaded[1:4] == (None, None, None)
 
