@@ -10,9 +10,10 @@ from node_helpers import conditioning_set_values
 from ..attention_patches.dual_cross import weigh
 from ..networks.image_projector import ImageProjector, image_projector
 from ..networks.lvdm_files import AUTO, BOTH, LOADER, VERSIONS, look, reader
-from ..networks.lvdm_model import CONCAT, FPS, IMAGE_TOKENS, from_file
+from ..networks.lvdm_model import CONCAT, FPS, IMAGE_TOKENS, LvdmModel, from_file
 from ..networks.lvdm_towers import towers
 from ..samplers.dynamicrafter import BLANKS, FITS, FRAME, GREY, OFFICIAL, VIEWS, beside_noise, blank, fitted, seen
+from ..samplers.embeddings import check_width
 from ..samplers.motion_noise import mask_to_attention
 from ..samplers.start_noise import check_mask
 from .content_adapter import check_pictures
@@ -197,6 +198,7 @@ class VideoCrafterConditioning(Node):
             search_aliases=["FirstFrame", "VideoCrafter", "VideoCrafter2", "text to video", "t2v", "fps", "video"],
             description="Tells VideoCrafter 1 or 2 the rate of the clip, and makes its empty latent. The one that takes a picture has DynamiCrafter Conditioning.",
             inputs=[
+                io.Model.Input("model", tooltip="From Load DynamiCrafter: a VideoCrafter for text alone. It is only looked at."),
                 *prompts(),
                 io.Int.Input("width", default=512, min=64, max=4096, step=64, tooltip="Pixels. Trained: 512 x 320, VideoCrafter1 1024 for 1024 x 576."),
                 io.Int.Input("height", default=320, min=64, max=4096, step=64, tooltip="Pixels."),
@@ -210,7 +212,13 @@ class VideoCrafterConditioning(Node):
         )
 
     @classmethod
-    def execute(cls, positive, negative, width, height, frames, fps) -> io.NodeOutput:
+    def execute(cls, model, positive, negative, width, height, frames, fps) -> io.NodeOutput:
+        who, found = "VideoCrafter Conditioning", model.model
+        if not isinstance(found, LvdmModel) or not found.model_config.videocrafter:
+            raise ValueError(f"{who} needs a VideoCrafter in 'model', got {'a DynamiCrafter' if isinstance(found, LvdmModel) else type(found).__name__}. "
+                             f"Choose one in {LOADER}; for DynamiCrafter there is DynamiCrafter Conditioning.")
+        for name, said in (("positive", positive), ("negative", negative)):
+            check_width(model, said, who, name)
         return io.NodeOutput(*(conditioning_set_values(said, {FPS: fps}) for said in (positive, negative)), empty(width, height, frames))
 
 

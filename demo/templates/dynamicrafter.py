@@ -101,7 +101,8 @@ def animated(kit: Kit) -> Graph:
 def videocrafter(kit: Kit) -> Graph:
     kit.dynamicrafter(files.VC_2, True)
     said = prompts(kit, "a girl with a red umbrella walks through the rain, city lights behind her")
-    condition = Node("FF_VideoCrafterConditioning", {"positive": said[0]["CONDITIONING"], "negative": said[1]["CONDITIONING"], "width": 512, "height": 320, "frames": 16, "fps": 28})
+    condition = Node("FF_VideoCrafterConditioning", {
+        "model": kit.model, "positive": said[0]["CONDITIONING"], "negative": said[1]["CONDITIONING"], "width": 512, "height": 320, "frames": 16, "fps": 28})
     guider = Node("CFGGuider", {"model": kit.model, "positive": condition["positive"], "negative": condition["negative"], "cfg": CFG_VIDEOCRAFTER})
     sample = sampled(kit, guider["GUIDER"], condition["latent"], "ddim_uniform")
     decode = kit.decode(sample[-1]["output"])

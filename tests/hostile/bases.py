@@ -122,7 +122,7 @@ def from_text() -> dict:
     graph = plain()
     graph["dynami"] = {"class_type": "FF_DynamiCrafterLoader", "inputs": {"dynamicrafter": graphs.VIDEO, "version": "auto"}}
     graph["condition"] = {"class_type": "FF_VideoCrafterConditioning", "inputs": {
-        "positive": ["positive", 0], "negative": ["negative", 0], "width": 64, "height": 64, "frames": FRAMES, "fps": 28}}
+        "model": ["dynami", 0], "positive": ["positive", 0], "negative": ["negative", 0], "width": 64, "height": 64, "frames": FRAMES, "fps": 28}}
     graph["sample"]["inputs"] |= {"model": ["dynami", 0], "positive": ["condition", 0], "negative": ["condition", 1], "latent_image": ["condition", 2]}
     return ends(graph, "sample")
 

@@ -13,6 +13,7 @@ from firstframe.nodes.dynamicrafter import (
     DynamiCrafterConditioning,
     DynamiCrafterLoader,
     TextAlignedImageEmbedding,
+    VideoCrafterConditioning,
 )
 from firstframe.samplers.dynamicrafter import BLACK, FILL, MIDDLE, NOISE, STRETCH, WHOLE
 from firstframe.tests import adapter_files, lvdm_files
@@ -143,13 +144,21 @@ def test_videocrafter_from_a_text(folder, version):
     model, *_, projector = of_version(folder, version)
 
     def made(**inputs):
-        return clip(model, *VideoCrafterConditioning.execute(**{**dict(positive=tiny.conditioning(1), negative=tiny.conditioning(2), width=128, height=64, frames=FRAMES, fps=28), **inputs}).result)
+        good = dict(model=model, positive=tiny.conditioning(1), negative=tiny.conditioning(2), width=128, height=64, frames=FRAMES, fps=28)
+        return clip(model, *VideoCrafterConditioning.execute(**{**good, **inputs}).result)
 
     whole = made()
     assert projector is None and whole.shape == (FRAMES, 4, 8, 16) and torch.isfinite(whole).all()
     assert (tiny.difference(made(fps=8), whole) > 1e-4) == (version != "VideoCrafter1 512") and tiny.difference(made(positive=tiny.conditioning(3)), whole) > 1e-3
     with pytest.raises(ValueError, match="DynamiCrafter Conditioning needs the image_projector of Load DynamiCrafter .a VideoCrafter for text alone has none"):
         conditioned(projector)
+
+
+@pytest.mark.parametrize("inputs, says", [
+    (dict(), "needs a VideoCrafter in 'model', got a DynamiCrafter"), (dict(model=tiny.model(**tiny.SMALL)), "needs a VideoCrafter in 'model', got BaseModel")])
+def test_other_models_have_another_conditioning(loaded, inputs, says):
+    with pytest.raises(ValueError, match=f"VideoCrafter Conditioning {says}"):
+        VideoCrafterConditioning.execute(**{**dict(model=loaded[0], positive=tiny.conditioning(1), negative=tiny.conditioning(2), width=64, height=64, frames=3, fps=28), **inputs})
 
 
 def test_a_file_without_towers_gives_none(loaded):
