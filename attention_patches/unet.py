@@ -16,7 +16,7 @@ def check_model(model, who: str, does: str = "changes the self-attention") -> No
             f"{who} {does} of an SD1.5- or SDXL-type UNet, got {type(model.model).__name__} "
             f"({type(unet).__name__}). Load such a checkpoint in Load Checkpoint."
         )
-    if any(isinstance(layer, SpatialVideoTransformer) for layer in unet.modules()):
+    if getattr(unet, "relates_frames", False) or any(isinstance(layer, SpatialVideoTransformer) for layer in unet.modules()):
         raise ValueError(
             f"{who} needs an image UNet (SD1.5, SDXL), got the video model {type(model.model).__name__}, "
             f"which relates its frames itself. Load an image checkpoint in Load Checkpoint."

@@ -95,6 +95,8 @@ class LvdmUNet(UNetModel):
     per second, for DynamiCrafter 256 the frame stride. Either is left out by models without layers for it.
     """
 
+    relates_frames = True  # patches that do so are for image UNets
+
     def __init__(self, layout: Layout, dtype=torch.float32, device=None, operations=None, **config):
         super().__init__(**config, dtype=dtype, device=device, operations=operations)
         self.layout, self.attends_to_pictures = layout, bool(layout.images)

@@ -93,8 +93,8 @@ def chosen(kit: Kit) -> Graph:
     return kit.graph("Text to video, the best of 16 pictures (I4VGen)", [
         [Group("Prompt", typed), Group("Reward", scores)],
         [Group("Candidates", [*(pictures if kit.demo else ()), *candidates])],
-        [Group("Method: anchor", [search]), Group("Method: motion", [video, animate])],
-        [Group("Sample", [regenerate, decode])],
+        [Group("Method: anchor", [search]), Group("Method: motion module", [video])],
+        [Group("Method: motion", [animate]), Group("Sample", [regenerate, decode])],
     ], decode["IMAGE"], about="The model draws 16 single pictures, a reward model picks the one that fits the prompt best. NI-VSDS brings it to life with the motion "
                      "module, and one more sampling from noise draws the detail.", change=change_candidates(
         kit, "**draft_steps** in *Search Anchor Image*: more find the best one more surely; 0 samples all candidates to the end, with three times the model calls."))

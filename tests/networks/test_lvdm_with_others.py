@@ -101,3 +101,14 @@ def test_an_anchor_comes_to_life_on_it(m, preset):
     z = tiny.latents(1, 8)
     found = AnimateAnchor.execute(m, said(1), said(2), {"samples": z}, FRAMES, 5, 6, 7.5, "simple", preset, 0.4, "1").result[0]["samples"]
     assert found.shape == (FRAMES, 4, 8, 8) and torch.isfinite(found).all() and tiny.difference(found[1], found[0]) > 1e-3
+
+
+def test_what_is_for_image_models_is_refused(m):
+    from firstframe.networks.motion_module_files import motion_module
+    from firstframe.nodes.motion_module import MotionModuleApply
+    from firstframe.nodes.pilife import PCFAPatch
+    from firstframe.tests import motion_files
+    module = motion_module(motion_files.module(tiny.model(**tiny.SMALL), "v3"), "f")
+    for apply in (lambda: PCFAPatch.execute(m, 0.5, 0, 0.0, 1.0), lambda: MotionModuleApply.execute(m, module, 1.0, 0.0, 1.0)):
+        with pytest.raises(ValueError, match="needs an image UNet .*got the video model LvdmModel, which relates its frames itself"):
+            apply()
