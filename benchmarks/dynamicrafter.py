@@ -40,15 +40,15 @@ def published() -> dict:
             for key, shape in shapes.items()}
 
 
-def fork(folder: Path, weights: dict, device, dtype, x, t, text, tokens):
+def fork(folder: Path, weights: dict, dtype, x, t, text, tokens):
     """A function that calls the UNet of another pack."""
     sys.path.insert(0, str(folder.parent))
     UNetModel = importlib.import_module(f"{folder.name}.lvdm.modules.networks.openaimodel3d").UNetModel
-    net = UNetModel(**THEIRS).to(device, dtype).eval()
-    missing, unknown = net.load_state_dict({key: value for key, value in weights.items()}, strict=False)
-    assert not missing and not unknown, (missing[:3], unknown[:3])
+    with torch.device("meta"):
+        net = UNetModel(**THEIRS).eval()
+    net.load_state_dict(weights, assign=True)
     net.dtype = dtype
-    video, fs = x.transpose(0, 1)[None], torch.tensor([FPS], device=device)
+    video, fs = x.transpose(0, 1)[None], torch.tensor([FPS], device=x.device)
     if "img_emb" in inspect.signature(net.forward).parameters:
         return lambda: net(video[:, :4], t[:1], context_in=text, cc_concat=video[:, 4:], num_video_frames=FRAMES, fs=fs, img_emb=tokens, transformer_options={})
     return lambda: net(video, t[:1], torch.cat([text, tokens], 1), fs=fs)
@@ -63,13 +63,14 @@ def measure(rounds: int, folders: list[Path]) -> None:
     from ..tests import tiny_models as tiny
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float16 if device.type == "cuda" else torch.float32
-    weights, (h, w) = published(), SIDES[device.type]
+    weights, (h, w) = {key: value.to(device, dtype) for key, value in published().items()}, SIDES[device.type]
     ours = as_ours(weights)
     config = {**config_of(ours, reader("random")), "dtype": dtype}
 
     def made(layout) -> LvdmUNet:
-        net = LvdmUNet(layout, device=device, operations=comfy.ops.disable_weight_init, **config).eval()
-        net.load_state_dict({key: value for key, value in ours.items() if layout.transformers or not key.startswith("video.")})
+        """On the same weights as the others."""
+        net = LvdmUNet(layout, device="meta", operations=comfy.ops.disable_weight_init, **config).eval()
+        net.load_state_dict({key: value for key, value in ours.items() if layout.transformers or not key.startswith("video.")}, assign=True)
         return net
 
     whole, spatial = made(layout_of(ours)), made(Layout({}, {}, {}, False))
@@ -82,7 +83,7 @@ def measure(rounds: int, folders: list[Path]) -> None:
         return net(x, t, every, transformer_options={"cond_or_uncond": [0]}, image_tokens=tokens.expand(FRAMES, -1, -1), fps=fps)
 
     jobs = {"without": lambda: call(spatial), "with": lambda: call(whole)}
-    theirs = {folder.name: fork(folder, weights, device, dtype, x, t, text, tokens) for folder in folders}
+    theirs = {folder.name: fork(folder, weights, dtype, x, t, text, tokens) for folder in folders}
     expected = jobs["with"]()
     for name, job in theirs.items():
         print(f"{name}'s result differs by {tiny.difference(job()[0].transpose(0, 1), expected):.1e}", flush=True)
