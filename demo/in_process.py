@@ -18,6 +18,7 @@ CLIP_VISION = WEIGHTS / "clip_vision" / "firstframe_demo_vision.safetensors"
 CLIP_TEXT = WEIGHTS / "loras" / "firstframe_demo_text_projection.safetensors"
 CONTENT_ADAPTER = WEIGHTS / "ipadapter" / "firstframe_demo_content.safetensors"
 I2V_ADAPTER = WEIGHTS / "i2v_adapter" / "firstframe_demo_i2v.safetensors"
+DYNAMICRAFTER = WEIGHTS / "dynamicrafter_models" / "firstframe_demo_dynamicrafter.safetensors"
 
 
 @cache

@@ -26,6 +26,7 @@ PLAIN_VAE = re.compile(r"(?:en|de)coder\.(?:conv_in|conv_out|norm_out|mid\.(?:bl
 TOONCRAFTER = "ToonCrafter (its VAE looks at both pictures while it decodes)"
 LVDM = re.compile(r"init_attn\.|.*\.temopral_conv\.|(?:(?:in|out)put_blocks\.\d+|middle_block)\.2\.transformer_blocks\.")  # what no image UNet has
 AUTO = "auto"
+WIDTH = "num_head_channels"  # one number, in files of models with other heads than the published ones; their width is not to be told from the weights
 MOST_TOKENS = 1024  # of a picture; published: 256
 NOISE, BOTH = 4, 8  # channels that a UNet reads: of the noise alone, and with the picture's latents beside it
 # what a UNet may have besides temporal transformers
@@ -94,7 +95,7 @@ def parts_of(sd: dict, says: Reader) -> dict[str, dict]:
         part = next((part for part in PARTS if key.startswith(part)), None)
         if part:
             found[part][key.removeprefix(part)] = value
-        elif not OTHERS.match(key):
+        elif key != WIDTH and not OTHERS.match(key):
             unknown.append(key)
     if not any(map(LVDM.match, found[UNET])):
         kind = kind_of(sd)
@@ -132,21 +133,33 @@ def version_of(channels: int, has: frozenset[str], base: float | None, chosen: s
     return VERSIONS[chosen]
 
 
-def config_of(unet: dict, says: Reader) -> dict:
-    """The host's configuration of the spatial part. Raises ValueError where there is none."""
+def head_of(sd: dict, says: Reader) -> int:
+    """Width of an attention head. Raises ValueError where the file says one, and it is none."""
+    value = sd.get(WIDTH)
+    if value is None:
+        return HEAD
+    if value.numel() != 1 or not float(value).is_integer() or float(value) < 1:
+        raise says.refuse(f"{WIDTH} {value.tolist() if value.numel() < 4 else f'of shape {list(value.shape)}'}", "Expected one whole number: the width of an attention head.")
+    return int(value)
+
+
+def config_of(unet: dict, says: Reader, head: int = HEAD) -> dict:
+    """The host's configuration of the spatial part. head: width of an attention head. Raises ValueError where there is none."""
     spatial = {key: value for key, value in unet.items() if not key.startswith("video.")}
     try:
         config = detect_unet_config(spatial, "")
     except (KeyError, IndexError, AttributeError, ValueError, TypeError, ZeroDivisionError) as error:  # of a UNet with holes, by where it stops
         raise says.refuse(f"a UNet that lacks layers ({type(error).__name__} {error})") from error
-    if config is None or "model_channels" not in config or config["model_channels"] % HEAD or not config["model_channels"] or not config.get("context_dim"):
+    if config is None or not config.get("model_channels") or config["model_channels"] % 32 or not config.get("context_dim"):
         raise says.refuse("a UNet of no layout that the host knows")
-    return {**config, "num_heads": -1, "num_head_channels": HEAD, "use_spatial_transformer": True, "legacy": False}
+    if config["model_channels"] % head:
+        raise says.refuse(f"attention heads {head} wide in a UNet of {config['model_channels']} channels", f"Expected a width that divides them{'' if head == HEAD else f' in {WIDTH}'}.")
+    return {**config, "num_heads": -1, "num_head_channels": head, "use_spatial_transformer": True, "legacy": False}
 
 
-def places_of(unet: dict, says: Reader) -> Layout:
+def places_of(unet: dict, says: Reader, head: int = HEAD) -> Layout:
     """`layout_of`. Raises ValueError for temporal layers where no UNet has them, and for sizes that no file has."""
-    for ending, name, axes, of in ((".proj_in.weight", TRANSFORMER, (2, 3), HEAD), (".conv1.0.weight", CONVOLUTIONS, (1,), 32), (".to_k_ip.weight", CROSS, (2,), 32),
+    for ending, name, axes, of in ((".proj_in.weight", TRANSFORMER, (2, 3), head), (".conv1.0.weight", CONVOLUTIONS, (1,), 32), (".to_k_ip.weight", CROSS, (2,), 32),
                                    (TABLE, TRANSFORMER, (2,), 1)):
         for key, value in unet.items():
             if not key.startswith("video.") or not key.endswith(ending):
@@ -155,7 +168,7 @@ def places_of(unet: dict, says: Reader) -> Layout:
                 raise says.refuse(f"one that has the unknown {key.removeprefix('video.')}")
             if value.ndim not in axes or value.shape[0] % of or not value.numel():
                 raise says.refuse(f"{key.removeprefix('video.')} of shape {list(value.shape)}")
-    return layout_of(unet)
+    return layout_of(unet, head)
 
 
 def shapes(config: dict, layout: Layout, says: Reader) -> dict[str, torch.Size]:
@@ -192,8 +205,8 @@ def look(sd: dict, name: str, chosen: str = AUTO) -> Contents:
     """Raises ValueError unless every key, shape and number of UNet and projection is a DynamiCrafter's or VideoCrafter's. Nothing is built before."""
     sd, says = tensors_of(sd), reader(name)
     parts = parts_of(sd, says)
-    unet, scale = as_ours(parts[UNET]), sd.get("scale_arr")
-    config, layout = config_of(unet, says), places_of(unet, says)
+    unet, scale, head = as_ours(parts[UNET]), sd.get("scale_arr"), head_of(sd, says)
+    config, layout = config_of(unet, says, head), places_of(unet, says, head)
     base = float(scale.flatten()[-1]) if scale is not None and scale.numel() else None
     version = version_of(config["in_channels"], what_it_has(layout), base, chosen, says)
     says.check_weights(unet, shapes(config, layout, says))

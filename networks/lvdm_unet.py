@@ -24,7 +24,7 @@ TRANSFORMER = re.compile(r"(init_attn)\.0|(input|output)_blocks\.(\d+)\.2|(middl
 CONVOLUTIONS = re.compile(r"(?:(input|output)_blocks\.(\d+)\.0|(middle)_block\.([03]))\.temopral_conv")
 CROSS = re.compile(r"(?:(input|output)_blocks\.(\d+)|(middle)_block)\.1\.transformer_blocks\.(\d+)\.attn2")
 TABLE = ".transformer_blocks.0.attn1.relative_position_k.embeddings_table"
-HEAD = 64
+HEAD = 64  # width of an attention head, in every published file
 TOKENS = 16  # of the picture, for each frame; VideoCrafter: for all frames
 
 

@@ -7,7 +7,7 @@ from einops import rearrange
 def initialise(module: torch.nn.Module) -> None:
     """torch's default initialisation; the host's layers come uninitialised and have emptied their own reset_parameters."""
     for m in module.modules():
-        for layer in (torch.nn.Conv2d, torch.nn.Linear, torch.nn.GroupNorm, torch.nn.LayerNorm):
+        for layer in (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Linear, torch.nn.GroupNorm, torch.nn.LayerNorm):
             if isinstance(m, layer):
                 layer.reset_parameters(m)
 

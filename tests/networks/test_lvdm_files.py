@@ -86,6 +86,13 @@ def test_what_the_file_cannot_say_is_asked():
     assert files.look(pruned, "f", "1024").version.base == 0.3
 
 
+def test_heads_of_another_width_are_said_by_the_file():
+    sd = published("256")
+    assert (files.look(sd, "f").config["num_head_channels"], files.look(sd, "f").layout.transformers["middle_block.2"].heads) == (64, 4)
+    found = files.look(sd | {"num_head_channels": torch.tensor(16.0).half()}, "f")
+    assert (found.version.name, found.config["num_head_channels"], found.layout.transformers["middle_block.2"].heads) == ("256", 16, 16)
+
+
 def changed(**more):
     return lambda sd: sd | more
 
@@ -95,6 +102,9 @@ def changed(**more):
     (changed(scale_arr=torch.full((1400,), 0.5)), "auto", "a scale_arr that ends at 0.5"),
     (changed(**{"first_stage_model.decoder.up.0.attn_refine.weight": torch.zeros(1)}), "auto", r"found ToonCrafter \(its VAE looks at both pictures"),
     (changed(more=torch.zeros(1)), "auto", "has the unknown more"),
+    *((changed(num_head_channels=torch.tensor(value)), "auto", f"found num_head_channels {said}. Expected one whole number: the width") for value, said in
+      ((16.5, "16.5"), (0, "0"), (-16, "-16"), (float("nan"), "nan"), (float("inf"), "inf"), ([16, 16], r".16, 16."), ([16] * 9, r"of shape .9."), ([], r".."))),
+    (changed(num_head_channels=torch.tensor(24)), "auto", "attention heads 24 wide in a UNet of 64 channels. Expected a width that divides them in num_head_channels"),
     (lambda sd: {k: v for k, v in sd.items() if not k.startswith("image_proj")}, "auto", "without an image projection"),
     (lambda sd: {k: v for k, v in sd.items() if "input_blocks.4.0.in_layers.2" not in k}, "auto", "found one that lacks input_blocks.4.0.in_layers.2"),
     (lambda sd: {k: v for k, v in sd.items() if "input_blocks.4.2.norm" not in k}, "auto", "found one that lacks video.input_blocks.4.2.norm"),
