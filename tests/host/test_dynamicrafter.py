@@ -65,11 +65,7 @@ def test_the_embedding_in_place_of_the_conditioning_s(server):
 
 
 def test_more_frames_in_windows(server):
-    long = graph(frames=6)
-    long["windows"] = {"class_type": "ContextWindowsManual", "inputs": {
-        "model": ["dynami", 0], "context_length": 4, "context_overlap": 2, "context_schedule": "standard_static", "context_stride": 1, "closed_loop": False,
-        "fuse_method": "pyramid", "dim": 0, "freenoise": False, "cond_retain_index_list": "", "split_conds_to_windows": False}}
-    long["sample"]["inputs"]["model"] = ["windows", 0]
+    long = graphs.in_windows(graph(frames=6), length=4, overlap=2)
     assert bits(server, long) != bits(server, graph(frames=6))
 
 
