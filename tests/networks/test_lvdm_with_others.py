@@ -71,7 +71,8 @@ def test_a_control_net_guides_each_frame(m):
         return clip(m, positive=said(1, control=control, control_apply_to_uncond=False))
 
     whole = guided(1.0)
-    assert tiny.difference(guided(0.0), clip(m)) <= 1e-5 < tiny.difference(whole, clip(m))
+    plain = clip(m)
+    assert tiny.difference(guided(0.0), plain) <= 5e-3 and tiny.difference(whole, plain) > 0.1  # the halves are then two calls, and the first level is high
     other = hints.clone()
     other[2] = 0
     assert tiny.difference(guided(1.0, other), whole) > 1e-4
