@@ -60,6 +60,7 @@ DYNAMICRAFTER = Kind("a DynamiCrafter or VideoCrafter model", "DynamiCrafter mod
                      "Load DynamiCrafter.", some(".temopral_conv.", ".init_attn.0."))
 KINDS = (  # the first that fits: those that are told by more come before those that they contain
     MOTION_LORA,
+    DYNAMICRAFTER,
     Kind("an IP-Adapter FaceID (it needs a face recogniser)", NOT_OURS, both(ip_adapter, some("_lora."))),
     Kind("a LoRA", "LoRAs of the image model belong into models/loras and the node Load LoRA.", lora),
     Kind("a HotShot-XL module", NOT_OURS, some("temporal_attentions.", "pos_encoder.positional_encoding")),
@@ -70,7 +71,6 @@ KINDS = (  # the first that fits: those that are told by more come before those 
     MOTION_MODULE,
     IP_ADAPTER,
     Kind("a ControlNet", "ControlNets belong into models/controlnet and the node Load ControlNet Model.", starts("control_model.", "zero_convs.", "controlnet_down_blocks.")),
-    DYNAMICRAFTER,
     Kind("a checkpoint", "Checkpoints belong into models/checkpoints and the node Load Checkpoint.", starts("model.diffusion_model.")),
     Kind("a VAE", "VAEs belong into models/vae and the node Load VAE.", starts("encoder.down.", "encoder.down_blocks.", "taesd_decoder.", "decoder.up.")),
     IMAGE_REWARD,

@@ -106,11 +106,11 @@ class AnchorImageSearch(Node):
                                 tooltip="Steps after which the denoised predictions are scored and the worst dropped, with commas between them, such as 8, 12, 16. Later: surer, and more "
                                         "time. Empty: off."),
                 io.Float.Input("drop", default=0.5, min=0.0, max=0.99, step=0.01,
-                               tooltip="Share of those left that is dropped each time. 0: none. Higher: less time, and the best one is lost more often. One always stays."),
+                               tooltip="With halve_after: share of those left that is dropped each time. 0: none. Higher: less time, and the best one is lost more often. One always stays."),
                 io.Int.Input("draft_steps", default=DRAFT_STEPS, min=0, max=1000, optional=True,
                              tooltip="Each candidate is first drawn in so few steps of the same schedule, from the same noise, and the drafts are scored. More: surer, more time. 0: off."),
                 io.Int.Input("finalists", default=FINALISTS, min=1, max=4096, optional=True,
-                             tooltip="How many of the best drafts are sampled in all steps; the best of these is the anchor. More: surer, and more time."),
+                             tooltip="With draft_steps: how many of the best drafts are sampled in all steps; the best of these is the anchor. More: surer, and more time."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The best one."),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from firstframe.networks import lvdm_files as files
+from firstframe.networks.files import DYNAMICRAFTER, kind_of
 from firstframe.networks.image_projector import image_projector
 from firstframe.networks.lvdm_unet import as_ours, layout_of
 
@@ -155,3 +156,8 @@ def without(part: str):
 def test_what_is_refused_of_videocrafter(version, change, chosen, says):
     with pytest.raises(ValueError, match=f"Load DynamiCrafter expected .* in 'f', .*{says}"):
         files.look(change(published(version)), "f", chosen)
+
+
+@pytest.mark.parametrize("version", ["256", "512", *VIDEOCRAFTER])
+def test_other_loaders_know_it(version):
+    assert kind_of(published(version)) is DYNAMICRAFTER
