@@ -7,10 +7,6 @@ STEPS, CFG, RESCALE, CFG_VIDEOCRAFTER = 50, 7.5, 0.7, 12.0  # of the official sc
 CANDLE = "a candle flame flickers in the wind"
 
 
-def prompts(kit: Kit, text: str) -> tuple[Node, Node]:
-    return (Node("CLIPTextEncode", {"clip": kit.clip, "text": text}, title="Prompt"), Node("CLIPTextEncode", {"clip": kit.clip, "text": ""}, title="Negative prompt"))
-
-
 def conditioning(kit: Kit, loader: Node, vision, said, image, size: tuple[int, int], **more) -> Node:
     return Node("FF_DynamiCrafterConditioning", {
         "positive": said[0]["CONDITIONING"], "negative": said[1]["CONDITIONING"], "image_projector": loader["image_projector"], "clip_vision": vision, "vae": kit.vae,
@@ -33,7 +29,7 @@ def sampled(kit: Kit, guider: Output, latent: Output, scheduler: str, denoise: f
 def graph(kit: Kit, name: str, file: str, prompt: str, size: tuple[int, int], *, whole=False, end=False, loop=False, about: str, change: list[str], more: str = "") -> Graph:
     """whole: the file holds text encoder and image tower too; end: with a last picture."""
     loader, vision = kit.dynamicrafter(file, whole)
-    said, first = prompts(kit, prompt), Node("LoadImage", {"image": "example.png"}, title="First picture" if end else None)
+    said, first = kit.prompts(prompt, "", ""), Node("LoadImage", {"image": "example.png"}, title="First picture" if end else None)
     last = [Node("LoadImage", {"image": "example.png"}, title="Last picture")] if end else []
     condition = conditioning(kit, loader, vision, said, first["IMAGE"], size, **({"end_image": last[0]["IMAGE"]} if end else {}), loop=loop)
     guider = guided(kit, condition)
@@ -80,7 +76,7 @@ def loop(kit: Kit) -> Graph:
 
 def animated(kit: Kit) -> Graph:
     loader, vision = kit.dynamicrafter(files.DC_512, True)
-    said, picture = prompts(kit, CANDLE), Node("LoadImage", {"image": "example.png"})
+    said, picture = kit.prompts(CANDLE, "", ""), Node("LoadImage", {"image": "example.png"})
     scale = Node("ImageScale", {"image": picture["IMAGE"], "upscale_method": "lanczos", "width": 512, "height": 320, "crop": "center"})
     encode = Node("VAEEncode", {"pixels": scale["IMAGE"], "vae": kit.vae})
     condition = conditioning(kit, loader, vision, said, scale["IMAGE"], (512, 320))
@@ -100,7 +96,7 @@ def animated(kit: Kit) -> Graph:
 
 def videocrafter(kit: Kit) -> Graph:
     kit.dynamicrafter(files.VC_2, True)
-    said = prompts(kit, "a girl with a red umbrella walks through the rain, city lights behind her")
+    said = kit.prompts("a girl with a red umbrella walks through the rain, city lights behind her", "", "")
     condition = Node("FF_VideoCrafterConditioning", {
         "model": kit.model, "positive": said[0]["CONDITIONING"], "negative": said[1]["CONDITIONING"], "width": 512, "height": 320, "frames": 16, "fps": 28})
     guider = Node("CFGGuider", {"model": kit.model, "positive": condition["positive"], "negative": condition["negative"], "cfg": CFG_VIDEOCRAFTER})
